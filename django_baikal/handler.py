@@ -1,0 +1,62 @@
+"""``clients``: the project's clients by alias, in step with the settings."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from django_baikal import conf
+from django_baikal.client import OpenIDClient
+from django_baikal.exceptions import ConfigurationError
+
+
+class ClientHandler:
+    """The clients of ``BAIKAL``: ``clients["default"]``, ``clients.default``, ``"eu" in clients``.
+
+    A client is made when it is first asked for, and made anew when its entry of the settings, or
+    its part of the environment, is not what it was made from.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[str, tuple[dict[str, Any], OpenIDClient]] = {}
+        self._renew_lock()
+        # Another thread of the parent may hold the lock at the moment of the fork.
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def __getitem__(self, alias: str) -> OpenIDClient:
+        now = conf.merged(alias)
+        made = self._clients.get(alias)
+        if made is None or made[0] != now:
+            with self._lock:
+                made = self._clients.get(alias)
+                if made is None or made[0] != now:
+                    snapshot = copy.deepcopy(now)
+                    made = snapshot, OpenIDClient.of(conf.client_config(alias))
+                    self._clients[alias] = made
+        return made[1]
+
+    def __getattr__(self, alias: str) -> OpenIDClient:
+        # Names with an underscore are asked for by copy, pickle and others, never by people.
+        if alias.startswith("_"):
+            raise AttributeError(alias)
+        try:
+            return self[alias]
+        except ConfigurationError as error:
+            if alias in self:
+                raise
+            raise AttributeError(str(error)) from None
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in conf.aliases()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(conf.aliases())
+
+
+clients = ClientHandler()

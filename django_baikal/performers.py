@@ -1,0 +1,364 @@
+"""Performing effects: what a flow asks for, done with this process's means, sync or async."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
+from django_baikal.flights import Abandoned, Flights
+from django_baikal.protocol import effects
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.driver import arun, run
+from django_baikal.protocol.urls import origin
+from django_baikal.transports.base import AsyncTransport, Transport, routes
+
+if TYPE_CHECKING:
+    from django_baikal.keys.base import Keyring, KeyStore
+
+logger = logging.getLogger("django_baikal.client")
+cache_logger = logging.getLogger("django_baikal.cache")
+
+_CACHE_KEY = "cache-key"
+_CACHE_VALUE = "cache-value"
+
+
+class Process:
+    """What belongs to one process of one client, and is made anew after a fork."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.flights = Flights()
+        # Apart from those of the threads: a thread that waited for a task of the event loop that
+        # it blocks would wait for ever.
+        self.async_flights = Flights()
+        self._made: dict[str, Any] = {}
+
+    @property
+    def transport(self) -> Transport:
+        """The pooled sync transport."""
+        made: Transport | None = self._made.get("sync")
+        if made is None:
+            from django_baikal.transports.requests import RequestsTransport
+
+            made = self._made.setdefault("sync", RequestsTransport(self.config))
+        return made
+
+    @property
+    def async_transport(self) -> AsyncTransport:
+        """The async transport: aiohttp where it is installed, else threads over the sync one."""
+        made: AsyncTransport | None = self._made.get("async")
+        if made is None:
+            new: AsyncTransport
+            try:
+                from django_baikal.transports.aiohttp import AiohttpTransport
+            except ImportError:
+                from django_baikal.transports.threaded import ThreadedTransport
+
+                new = ThreadedTransport(self.transport)
+            else:
+                new = AiohttpTransport(self.config)
+            made = self._made.setdefault("async", new)
+        return made
+
+
+def key_stores(config: ClientConfig) -> list[KeyStore]:
+    """Make the stores of our keys, the one whose key signs first."""
+    stores: list[KeyStore] = []
+    if config.client_keys:
+        from django_baikal.keys.settings import SettingsKeyStore
+
+        stores.append(SettingsKeyStore(config.client_keys))
+    if config.private_certs_path:
+        from django_baikal.keys.directory import DirectoryKeyStore
+
+        stores.append(DirectoryKeyStore(config.private_certs_path))
+    return stores
+
+
+class Runtime:
+    """What a client keeps between calls: its keys, its memory, and the means of each process."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.memory: dict[str, Any] = {}
+        self._processes: dict[int, Process] = {}
+        self._keyring: Keyring | None = None
+
+    @property
+    def process(self) -> Process:
+        """This process's means; a child never touches its parent's connections."""
+        pid = os.getpid()
+        found = self._processes.get(pid)
+        if found is None:
+            found = self._processes.setdefault(pid, Process(self.config))
+        return found
+
+    @property
+    def keyring(self) -> Keyring:
+        """Our keys."""
+        if self._keyring is None:
+            from django_baikal.keys.base import Keyring
+
+            self._keyring = Keyring(key_stores(self.config))
+        return self._keyring
+
+    def sign(self, claims: Any) -> str:
+        """Sign with the key that signs now."""
+        return self.keyring.signing_key().sign(claims)
+
+
+class Performer:
+    """Performs the effects of one call, within ``timeout`` seconds in all."""
+
+    def __init__(self, runtime: Runtime, timeout: float) -> None:
+        self.runtime = runtime
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
+
+    def left(self) -> float:
+        """Give the seconds that are left, or raise AuthserverUnavailable."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            self._too_late()
+        return left
+
+    def _too_late(self) -> NoReturn:
+        raise AuthserverUnavailable(
+            f"BAIKAL[{self.runtime.config.alias!r}]: no answer within {self.timeout:g} seconds.",
+            code="timeout",
+        )
+
+    # -- sync -------------------------------------------------------------------------------------
+
+    def perform(self, effect: effects.Effect) -> Any:
+        """Perform ``effect`` and wait for it."""
+        match effect:
+            case effects.Fetch(request):
+                transport = routes.get(origin(request.url)) or self.runtime.process.transport
+                return transport.send(request, timeout=self.left())
+            case effects.Share(name, work):
+                return self._share(name, work)
+            case effects.Sign(claims):
+                return self.runtime.sign(claims)
+            case effects.Sleep(seconds):
+                time.sleep(min(seconds, self.left()))
+                return None
+            case effects.CacheGet(name):
+                cache, key = self._cache(name)
+                return _opened(_tried(cache.get, key), key)
+            case effects.CacheSet(name, value, ttl):
+                cache, key = self._cache(name)
+                _tried(cache.set, key, _sealed(value, key), ttl)
+                return None
+            case effects.CacheAdd(name, value, ttl):
+                cache, key = self._cache(name)
+                return _tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
+            case effects.CacheDelete(name):
+                cache, key = self._cache(name)
+                _tried(cache.delete, key)
+                return None
+            case _:
+                return self._at_once(effect)
+
+    def _at_once(self, effect: effects.Effect) -> Any:
+        """Perform what waits for nothing, and is the same in async code."""
+        match effect:
+            case effects.Now():
+                return effects.Instant(time.time(), time.monotonic())
+            case effects.RandomToken(size):
+                return secrets.token_urlsafe(size)
+            case effects.Recall(name):
+                return self.runtime.memory.get(name)
+            case effects.Remember(name, value):
+                self.runtime.memory[name] = value
+            case effects.Background(name, work):
+                self._aside(name, work)
+            case _:  # pragma: no cover: every effect is listed above
+                raise TypeError(effect)
+        return None
+
+    def _share(self, name: object, work: Any) -> Any:
+        flights = self.runtime.process.flights
+        while True:
+            future, runs = flights.join(name)
+            if runs:
+                try:
+                    result = run(work(), self.perform)
+                except BaseException as error:
+                    flights.fail(name, future, error)
+                    raise
+                flights.land(name, future, result)
+                return result
+            try:
+                failure = future.exception(self.left())
+            except TimeoutError:
+                flights.leave(name, future)
+                self._too_late()
+            if not self._runs_itself(failure):
+                return _outcome(future, failure)
+
+    def _runs_itself(self, error: BaseException | None) -> bool:
+        """Tell whether the failure was only the other caller's, so that this one has to try."""
+        if isinstance(error, Abandoned):
+            return True
+        hurried = isinstance(error, AuthserverUnavailable) and error.code == "timeout"
+        return hurried and self.deadline - time.monotonic() > self.timeout / 2
+
+    def _aside(self, name: object, work: Any) -> None:
+        flights = self.runtime.process.flights
+        future, runs = flights.join(("background", name))
+        if not runs:
+            return
+        performer = Performer(self.runtime, self.runtime.config.timeout)
+
+        def target() -> None:
+            try:
+                run(work(), performer.perform)
+            except Exception:
+                logger.exception("BAIKAL[%r]: a renewal failed.", self.runtime.config.alias)
+            finally:
+                flights.land(("background", name), future, None)
+
+        try:
+            # A thread in async code too: a task would die with its event loop.
+            threading.Thread(target=target, name="django-baikal", daemon=True).start()
+        except RuntimeError:
+            flights.land(("background", name), future, None)
+            logger.warning("BAIKAL[%r]: no thread for a renewal.", self.runtime.config.alias)
+
+    def _cache(self, name: tuple[Any, ...]) -> tuple[Any, str]:
+        """Give Django's cache, and the key that nobody can guess ``name`` from."""
+        from django.core.cache import caches
+        from django.core.exceptions import ImproperlyConfigured
+
+        from django_baikal.keys.sealing import digest
+
+        try:
+            cache = caches[self.runtime.config.cache]
+            key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
+        except ImproperlyConfigured as error:
+            raise ConfigurationError(
+                f"BAIKAL[{self.runtime.config.alias!r}]: cached tokens need Django's cache and "
+                f"SECRET_KEY: {error}"
+            ) from None
+        return cache, f"django_baikal.{key}"
+
+    # -- async ------------------------------------------------------------------------------------
+
+    async def aperform(self, effect: effects.Effect) -> Any:
+        """Perform ``effect`` without holding up the event loop."""
+        import asyncio
+
+        match effect:
+            case effects.Fetch(request):
+                transport = routes.get(origin(request.url)) or self.runtime.process.async_transport
+                return await transport.asend(request, timeout=self.left())
+            case effects.Share(name, work):
+                return await self._ashare(name, work)
+            case effects.Sign(claims):
+                return await asyncio.to_thread(self.runtime.sign, claims)
+            case effects.Sleep(seconds):
+                await asyncio.sleep(min(seconds, self.left()))
+                return None
+            case effects.CacheGet(name):
+                cache, key = self._cache(name)
+                return _opened(await _atried(cache.aget, key), key)
+            case effects.CacheSet(name, value, ttl):
+                cache, key = self._cache(name)
+                await _atried(cache.aset, key, _sealed(value, key), ttl)
+                return None
+            case effects.CacheAdd(name, value, ttl):
+                cache, key = self._cache(name)
+                return await _atried(cache.aadd, key, _sealed(value, key), ttl, otherwise=True)
+            case effects.CacheDelete(name):
+                cache, key = self._cache(name)
+                await _atried(cache.adelete, key)
+                return None
+            case _:
+                return self._at_once(effect)
+
+    async def _ashare(self, name: object, work: Any) -> Any:
+        import asyncio
+
+        flights = self.runtime.process.async_flights
+        while True:
+            future, runs = flights.join(name)
+            if runs:
+                try:
+                    result = await arun(work(), self.aperform)
+                except BaseException as error:
+                    flights.fail(name, future, error)
+                    raise
+                flights.land(name, future, result)
+                return result
+            try:
+                async with asyncio.timeout(self.left()):
+                    failure = await asyncio.wrap_future(_own_view(future))
+            except TimeoutError:
+                flights.leave(name, future)
+                self._too_late()
+            if not self._runs_itself(failure):
+                return _outcome(future, failure)
+
+
+def _own_view(future: Future[Any]) -> Future[BaseException | None]:
+    """Give a waiter's own future of the error or None: cancelling it cancels nobody else's."""
+    seen: Future[BaseException | None] = Future()
+
+    def report(done: Future[Any]) -> None:
+        if seen.set_running_or_notify_cancel():
+            seen.set_result(done.exception())
+
+    future.add_done_callback(report)
+    return seen
+
+
+def _outcome(future: Future[Any], error: BaseException | None) -> Any:
+    if error is not None:
+        # A copy: one exception raised in many threads would collect all their tracebacks.
+        raise copy.copy(error) from error
+    return future.result()
+
+
+def _sealed(value: Any, key: str) -> bytes:
+    from django_baikal.keys.sealing import seal
+
+    return seal(json.dumps(value).encode(), purpose=_CACHE_VALUE, name=key.encode())
+
+
+def _opened(sealed: Any, key: str) -> Any:
+    from django_baikal.keys.sealing import unseal
+
+    if sealed is None:
+        return None
+    data = unseal(sealed, purpose=_CACHE_VALUE, name=key.encode())
+    return None if data is None else json.loads(data)
+
+
+def _tried(operation: Any, *args: Any, otherwise: Any = None) -> Any:
+    """Do a cache operation; a cache that fails is as good as an empty one."""
+    try:
+        return operation(*args)
+    except Exception as error:  # noqa: BLE001 - each cache library raises its own
+        _cache_failed(error)
+        return otherwise
+
+
+async def _atried(operation: Any, *args: Any, otherwise: Any = None) -> Any:
+    try:
+        return await operation(*args)
+    except Exception as error:  # noqa: BLE001 - each cache library raises its own
+        _cache_failed(error)
+        return otherwise
+
+
+def _cache_failed(error: Exception) -> None:
+    cache_logger.warning("The cache failed (%s); going on without it.", type(error).__name__)

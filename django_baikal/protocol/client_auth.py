@@ -1,0 +1,73 @@
+"""Client authentication: exactly one method is sent (RFC 6749 section 2.3, RFC 7523 2.2)."""
+
+from __future__ import annotations
+
+import base64
+from typing import NamedTuple
+from urllib.parse import quote_plus
+
+from django_baikal.exceptions import ConfigurationError
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.effects import Flow, Now, RandomToken, Sign
+from django_baikal.protocol.metadata import Metadata
+
+METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+class Credentials(NamedTuple):
+    """What a request carries: ``headers`` or form ``fields``, and what of it must stay secret."""
+
+    headers: dict[str, str]
+    fields: list[tuple[str, str]]
+    sensitive: tuple[str, ...]
+
+
+def basic_credentials(client_id: str, client_secret: str) -> str:
+    """Give the value of the Authorization header, both parts form-encoded (section 2.3.1)."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+    return base64.b64encode(pair.encode("ascii")).decode("ascii")
+
+
+def assertion_audience(config: ClientConfig, metadata: Metadata) -> str:
+    """Give the single ``aud`` of an assertion, never one that nobody verified."""
+    if config.assertion_audience == "token_endpoint":
+        return metadata.endpoint(config, "token_endpoint")
+    return config.expected_issuer
+
+
+def credentials(config: ClientConfig, metadata: Metadata, endpoint: str) -> Flow[Credentials]:
+    """Authenticate for ``endpoint`` with the configured method.
+
+    Raises ConfigurationError if the metadata lists the methods of that endpoint and this is not
+    one of them: a credential is not sent where it is not wanted.
+    """
+    method = config.client_auth_method
+    offered = metadata.document.get(f"{endpoint}_auth_methods_supported")
+    if isinstance(offered, list) and offered and method not in offered:
+        usable = [name for name in METHODS if name in offered]
+        raise ConfigurationError(
+            f"BAIKAL[{config.alias!r}]: the authserver's {endpoint} does not take {method!r}; "
+            f"set CLIENT_AUTH_METHOD to one that it takes ({', '.join(usable) or 'none is known'})."
+        )
+    if method == "client_secret_basic":
+        value = basic_credentials(config.client_id, config.client_secret)
+        return Credentials({"Authorization": f"Basic {value}"}, [], (value, config.client_secret))
+    fields = [("client_id", config.client_id)]
+    if method == "client_secret_post":
+        fields.append(("client_secret", config.client_secret))
+        return Credentials({}, fields, (config.client_secret,))
+    now = yield Now()
+    jti = yield RandomToken(16)
+    assertion = yield Sign(
+        {
+            "iss": config.client_id,
+            "sub": config.client_id,
+            "aud": assertion_audience(config, metadata),
+            "iat": int(now.wall),
+            "exp": int(now.wall + config.assertion_lifetime),
+            "jti": jti,
+        }
+    )
+    fields += [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion)]
+    return Credentials({}, fields, (assertion,))

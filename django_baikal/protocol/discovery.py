@@ -1,0 +1,141 @@
+"""Keeping the authserver's metadata: fresh, then stale while it is renewed, then not at all."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from django_baikal.exceptions import AuthserverError, InvalidResponse
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.effects import (
+    Background,
+    Fetch,
+    Flow,
+    Now,
+    Recall,
+    Remember,
+    Response,
+    Share,
+)
+from django_baikal.protocol.messages import raise_for_error
+from django_baikal.protocol.metadata import (
+    Metadata,
+    is_missing,
+    metadata_request,
+    oauth_metadata_url,
+    openid_configuration_url,
+    process_metadata_response,
+)
+
+logger = logging.getLogger("django_baikal.client")
+
+#: How long after a failed renewal the next one is tried, in seconds.
+COOLDOWN = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Metadata as this process keeps it; the times are monotonic seconds.
+
+    ``complete``: the OAuth document (RFC 8414) was looked at too.
+    """
+
+    metadata: Metadata
+    fetched_at: float
+    retry_at: float
+    complete: bool
+
+
+def metadata(config: ClientConfig, endpoint: str) -> Flow[Metadata]:
+    """Give the authserver's metadata, with ``endpoint`` in it if any document names it.
+
+    Fresh for METADATA_TTL. Then, up to METADATA_STALE, the old copy is given at once and one
+    renewal runs aside. Callers that start cold share one discovery.
+    """
+    copy: Copy | None = yield Recall("metadata")
+    now = yield Now()
+    if copy is None or now.monotonic - copy.fetched_at >= config.metadata_stale:
+        copy = yield Share(("metadata",), lambda: _cold(config))
+    elif now.monotonic >= copy.retry_at:
+        yield Background(("metadata",), lambda: _renew(config))
+    if endpoint not in copy.metadata.document and not copy.complete:
+        copy = yield Share(("metadata", "complete"), lambda: _complete(config))
+    return copy.metadata
+
+
+def _cold(config: ClientConfig) -> Flow[Copy]:
+    copy: Copy | None = yield Recall("metadata")
+    now = yield Now()
+    if copy is None or now.monotonic - copy.fetched_at >= config.metadata_stale:
+        # The caller before may have finished between our look and our turn; this one did not.
+        copy = yield from _discover(config)
+        yield Remember("metadata", copy)
+    return copy
+
+
+def _renew(config: ClientConfig) -> Flow[None]:
+    old: Copy = yield Recall("metadata")
+    now = yield Now()
+    if now.monotonic < old.retry_at:
+        return
+    try:
+        copy = yield from _discover(config)
+        if old.complete and not copy.complete:
+            copy = yield from _with_oauth_document(config, copy)
+    except AuthserverError as error:
+        now = yield Now()
+        copy = replace(old, retry_at=now.monotonic + COOLDOWN)
+        logger.warning(
+            "BAIKAL[%r]: the authserver's metadata cannot be renewed, the last copy stays in use: "
+            "%s",
+            config.alias,
+            error,
+        )
+    yield Remember("metadata", copy)
+
+
+def _complete(config: ClientConfig) -> Flow[Copy]:
+    copy: Copy = yield Recall("metadata")
+    if not copy.complete:
+        copy = yield from _with_oauth_document(config, copy)
+        yield Remember("metadata", copy)
+    return copy
+
+
+def _discover(config: ClientConfig) -> Flow[Copy]:
+    url = openid_configuration_url(config)
+    response: Response = yield Fetch(metadata_request(url))
+    now = yield Now()
+    if is_missing(response):
+        document = yield from _oauth_document(config)
+        if document is None:
+            raise InvalidResponse(
+                f"There is no metadata at {url} ({response.status}), nor at "
+                f"{oauth_metadata_url(config)}; look at AUTHSERVER_ENDPOINT.",
+                code="metadata_missing",
+                status=response.status,
+            )
+        found, complete = document, True
+    else:
+        raise_for_error(response, url, wall=now.wall)
+        found, complete = process_metadata_response(response, url, config), False
+    return Copy(found, now.monotonic, now.monotonic + config.metadata_ttl, complete)
+
+
+def _with_oauth_document(config: ClientConfig, copy: Copy) -> Flow[Copy]:
+    """Add what only the OAuth document says; where both speak, the OpenID document wins."""
+    document = yield from _oauth_document(config)
+    merged = copy.metadata
+    if document is not None:
+        merged = replace(merged, document={**document.document, **merged.document})
+    return replace(copy, metadata=merged, complete=True)
+
+
+def _oauth_document(config: ClientConfig) -> Flow[Metadata | None]:
+    url = oauth_metadata_url(config)
+    response: Response = yield Fetch(metadata_request(url))
+    now = yield Now()
+    if is_missing(response):
+        return None
+    raise_for_error(response, url, wall=now.wall)
+    return process_metadata_response(response, url, config)

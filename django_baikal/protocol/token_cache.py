@@ -1,0 +1,154 @@
+"""Cached tokens: made once for everybody who wants the same one, renewed before they expire."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django_baikal.exceptions import AuthserverUnavailable
+from django_baikal.protocol import flows, grants
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.effects import (
+    CacheAdd,
+    CacheDelete,
+    CacheGet,
+    CacheSet,
+    Flow,
+    Instant,
+    Now,
+    RandomToken,
+    Share,
+    Sleep,
+)
+from django_baikal.protocol.messages import Names, names
+
+logger = logging.getLogger("django_baikal.client")
+
+#: No token is kept longer, whatever it says of itself; in seconds.
+MAX_KEPT = 86400.0
+#: How often a process looks whether another one has made the token that it waits for.
+POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What makes a token the one it is. Without ``sub`` it is the client's own."""
+
+    scopes: tuple[str, ...]
+    purposes: tuple[str, ...]
+    sub: str | None
+    extra: Mapping[str, Any]
+
+    def cache_name(self, config: ClientConfig) -> tuple[str | None, ...]:
+        """Give the name that the token is cached under; the order of scopes does not matter."""
+        return (
+            "token",
+            config.alias,
+            config.authserver_endpoint,
+            config.expected_issuer,
+            config.client_id,
+            config.issuer,
+            "client_credentials" if self.sub is None else "jwt-bearer",
+            self.sub,
+            " ".join(sorted(self.scopes)),
+            " ".join(sorted(self.purposes)),
+            grants.as_json(self.extra, "get_token"),
+        )
+
+
+def wanted(scopes: Names, purposes: Names, sub: str | None, extra: Mapping[str, Any]) -> Wanted:
+    """Make a ``Wanted`` of a caller's arguments; raise ConfigurationError for a wrong one."""
+    given = {name: value for name, value in extra.items() if value is not None}
+    return Wanted(names(scopes, "scopes"), names(purposes, "purposes"), sub, given)
+
+
+def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flow[str]:
+    """Give a token that lasts for another TOKEN_LEEWAY, cached or new.
+
+    While the leeway runs one caller renews and the others keep the old token; if the authserver
+    fails then, it is used until it expires.
+    """
+    name = want.cache_name(config)
+    entry = yield CacheGet(name)
+    now: Instant = yield Now()
+    if _fresh(entry, now):
+        return str(entry["token"])
+    if not entry or now.wall >= entry["expires_at"]:
+        token: str = yield Share(name, lambda: _first(config, want, headers, name))
+        return token
+    # The lock is left to expire by itself when the renewal fails, so that it is not tried at once
+    # by the next caller.
+    if (yield CacheAdd(("lock", *name), "renewal", config.timeout)):
+        try:
+            token = yield from _make(config, want, headers, name)
+        except AuthserverUnavailable as error:
+            logger.warning(
+                "BAIKAL[%r]: a token cannot be renewed, the old one stays in use: %s",
+                config.alias,
+                error,
+            )
+        else:
+            yield CacheDelete(("lock", *name))
+            return token
+    return str(entry["token"])
+
+
+def forget_token(config: ClientConfig, want: Wanted) -> Flow[None]:
+    """Drop exactly this token from the cache."""
+    yield CacheDelete(want.cache_name(config))
+
+
+def _fresh(entry: Any, now: Instant) -> bool:
+    return bool(entry) and now.wall < entry["renew_at"]
+
+
+def _first(
+    config: ClientConfig, want: Wanted, headers: flows.Headers, name: tuple[Any, ...]
+) -> Flow[str]:
+    """Make the token, unless another process that shares the cache makes it meanwhile.
+
+    Such a process is waited for during half of TIMEOUT; it may have died.
+    """
+    lock = ("lock", *name)
+    owner = yield RandomToken(8)
+    start: Instant = yield Now()
+    taken = False
+    try:
+        while True:
+            taken = yield CacheAdd(lock, owner, config.timeout)
+            entry = yield CacheGet(name)
+            now = yield Now()
+            if _fresh(entry, now):
+                return str(entry["token"])
+            if taken or now.monotonic - start.monotonic >= config.timeout / 2:
+                return (yield from _make(config, want, headers, name))
+            yield Sleep(POLL)
+    finally:
+        if taken and (yield CacheGet(lock)) == owner:
+            yield CacheDelete(lock)
+
+
+def _make(
+    config: ClientConfig, want: Wanted, headers: flows.Headers, name: tuple[Any, ...]
+) -> Flow[str]:
+    now: Instant = yield Now()
+    if want.sub is None:
+        answer = yield from flows.grant_client(config, want.scopes, want.purposes, headers)
+    else:
+        answer = yield from flows.grant_user(
+            config, want.sub, want.scopes, want.purposes, want.extra, headers
+        )
+    token: str = answer["access_token"]
+    # Without expires_in nobody knows how long it lasts, so it is not kept.
+    life = min(answer.get("expires_in") or 0, MAX_KEPT)
+    if life > 0:
+        leeway = min(config.token_leeway, life / 2)
+        entry = {
+            "token": token,
+            "expires_at": now.wall + life,
+            "renew_at": now.wall + life - leeway,
+        }
+        yield CacheSet(name, entry, life)
+    return token

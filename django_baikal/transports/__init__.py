@@ -1,0 +1,1 @@
+"""How requests reach the authserver; ``base`` says what a transport has to be."""

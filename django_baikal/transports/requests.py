@@ -1,0 +1,252 @@
+"""``RequestsTransport``: a pool of connections of requests, with a deadline on each exchange."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import time
+from email import errors as email_errors
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import SKIP_HEADER
+
+from django_baikal.exceptions import ConfigurationError
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.effects import Request, Response
+
+from .base import CHUNK, Body, Environment, collect_headers, warn_if_unverified, wire
+from .deadline import DeadlineTLSSocket, connect, exchange
+from .failures import failure, timed_out
+
+#: Idle connections that are kept to one host: more threads than this are not expected.
+_POOL_SIZE = 256
+
+#: Everything that requests, urllib3, http.client and the socket raise for what is outside of us.
+#: ValueError: urllib3 has it for some broken chunks and host names.
+_FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+
+
+class _StrictResponse(http.client.HTTPResponse):
+    """Reads a response's head, and refuses what http.client lets pass."""
+
+    def begin(self) -> None:
+        super().begin()
+        # http.client takes 102 and 103 for the answer, and the answer for the next one's.
+        while 101 < self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+        broken = (
+            email_errors.MissingHeaderBodySeparatorDefect,
+            email_errors.FirstHeaderLineIsContinuationDefect,
+        )
+        if self.status == 101 or any(isinstance(defect, broken) for defect in self.msg.defects):
+            raise http.client.HTTPException("malformed head")
+
+
+class _Connection(HTTPConnection):
+    response_class = _StrictResponse
+
+    # Private, but the one place where urllib3 lets a subclass make the socket: its own SOCKS
+    # support does the same.
+    def _new_conn(self) -> socket.socket:
+        return connect(self._dns_host, self.port or 80, self.socket_options)
+
+
+class _TLSConnection(HTTPSConnection):
+    response_class = _StrictResponse
+
+    def _new_conn(self) -> socket.socket:
+        return connect(self._dns_host, self.port or 443, self.socket_options)
+
+    def connect(self) -> None:
+        super().connect()
+        # Only read to decide on an InsecureRequestWarning at each connection; the transport
+        # has logged VERIFY_CERTS once, and warnings may be errors.
+        self.is_verified = True
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection  # pyright: ignore[reportAssignmentType]
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter with our connections and one TLS context, loaded once."""
+
+    def __init__(self, context: ssl.SSLContext, proxy_context: ssl.SSLContext) -> None:
+        self._context = context
+        self._proxy_context = proxy_context
+        super().__init__(pool_maxsize=_POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, proxy_ssl_context=self._proxy_context, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        mode = self._context.verify_mode
+        return host, {"ssl_context": self._context, "cert_reqs": mode}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Do nothing: the context has it all; requests would load the CA bundle again."""
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Give a response that neither parses cookies nor keeps the request's credentials."""
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw = resp
+        return response
+
+
+class RequestsTransport:
+    """Sends over one pool of keep-alive connections; made once per client, used by all threads.
+
+    Raises ``ConfigurationError`` when a CA bundle, client certificate or proxy cannot be used.
+    Name resolution is not bounded by the timeout.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._limit = config.max_response_size
+        self._environment = Environment.read(config)
+        context = tls_context(config, self._environment)
+        # A proxy has no business with our client certificate.
+        proxy_context = context
+        if config.client_cert and self._environment.proxies:
+            proxy_context = tls_context(config, self._environment, client_cert=False)
+        self._session = requests.Session()
+        adapter = _Adapter(context, proxy_context)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        warn_if_unverified(config)
+
+    def send(self, request: Request, *, timeout: float) -> Response:
+        """Send ``request`` and read the whole answer within ``timeout`` seconds.
+
+        Raises ``AuthserverUnavailable``, ``InvalidResponse`` or ``ConfigurationError``.
+        """
+        prepared = _prepare(request)
+        if timeout <= 0:
+            raise timed_out(request, timeout)
+        proxy = self._environment.proxy_for(str(prepared.url))
+        exchange.deadline = time.monotonic() + timeout
+        try:
+            return self._send(prepared, proxy, timeout)
+        except _FAILURES as error:
+            problem = failure(
+                error,
+                request,
+                timeout=timeout,
+                proxy=proxy,
+                malformed=(urllib3.exceptions.InvalidHeader,),
+            )
+        finally:
+            exchange.deadline = None
+        raise problem
+
+    def _send(
+        self, prepared: requests.PreparedRequest, proxy: str | None, timeout: float
+    ) -> Response:
+        url = str(prepared.url)
+        # Not Session.send: it follows redirects, keeps cookies, and asks the environment again.
+        adapter = self._session.get_adapter(url=url)
+        proxies = {"http": proxy, "https": proxy} if proxy else {}
+        answer = adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
+        try:
+            headers = collect_headers(answer.raw.headers.items(), url)
+            body = Body(headers, limit=self._limit, url=url)
+            for data in answer.raw.stream(CHUNK, decode_content=False):
+                body.feed(data)
+            return Response(answer.status_code, headers, body.finish())
+        finally:
+            # Closes the connection, unless the body was read to its end.
+            answer.raw.close()
+
+    def close(self) -> None:
+        """Close idle connections; the transport can still be used."""
+        self._session.close()
+
+
+def _prepare(request: Request) -> requests.PreparedRequest:
+    """Make requests' request without its own prepare(), which rewrites URL and headers."""
+    url, headers = wire(request)
+    names = {name.lower() for name in headers}
+    for name in ("Accept-Encoding", "User-Agent"):
+        if name.lower() not in names:
+            headers[name] = SKIP_HEADER
+    prepared = requests.PreparedRequest()
+    prepared.method = request.method
+    prepared.url = url
+    prepared.headers = CaseInsensitiveDict(headers)
+    prepared.body = request.body
+    return prepared
+
+
+def tls_context(
+    config: ClientConfig, environment: Environment, *, client_cert: bool = True
+) -> ssl.SSLContext:
+    """Make the TLS context of ``VERIFY_CERTS`` and ``CLIENT_CERT``, for every transport.
+
+    Raises ``ConfigurationError`` naming the setting whose file cannot be used.
+    """
+    where = f"BAIKAL[{config.alias!r}]"
+    bundle, setting = DEFAULT_CA_BUNDLE_PATH, "certifi"
+    if isinstance(config.verify_certs, (str, os.PathLike)):
+        bundle, setting = os.fspath(config.verify_certs), "VERIFY_CERTS"
+    elif environment.ca_bundle:
+        bundle, setting = environment.ca_bundle, environment.ca_variable
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.sslsocket_class = DeadlineTLSSocket
+    if config.verify_certs is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        try:
+            directory = os.path.isdir(bundle)
+            context.load_verify_locations(
+                None if directory else bundle, bundle if directory else None
+            )
+        except OSError:
+            raise ConfigurationError(
+                f"{where}: {setting} names {bundle!r}, which is not a readable CA bundle.",
+                code="invalid_ca_bundle",
+            ) from None
+    if config.client_cert and client_cert:
+        try:
+            context.load_cert_chain(*config.client_cert)
+        except OSError:
+            raise ConfigurationError(
+                f"{where}: CLIENT_CERT does not name a readable certificate and its key.",
+                code="invalid_client_cert",
+            ) from None
+    return context

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hypothesis
+import pytest
+
+import django_baikal
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+FULL_SCALE = os.environ.get("SCALE", "small") == "full"
+
+if os.environ.get("DJANGO_BAIKAL_TEST_INSTALLED") == "1":
+    _tested = Path(django_baikal.__file__).resolve()
+    if "site-packages" not in _tested.parts:
+        raise pytest.UsageError(f"The installed wheel is to be tested, but this was: {_tested}")
+
+# At the end, and not the checkout's root: django_baikal must not be found beside it.
+sys.path.append(str(ROOT / "example_project"))
+
+for _name in list(os.environ):
+    if _name.startswith(("BAIKAL_", "AIOHTTP_SESSION_")):
+        del os.environ[_name]
+
+# No deadline: a loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("small", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("full", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("full" if FULL_SCALE else "small")
+
+
+@pytest.fixture(scope="session")
+def scale() -> Callable[[T, T], T]:
+    """Choose: ``scale(200, 100_000)`` is the second with SCALE=full, else the first."""
+
+    def choose(small: T, full: T) -> T:
+        return full if FULL_SCALE else small
+
+    return choose
+
+
+def _is_local(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if not isinstance(host, str):
+        return host is None
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host in {"", socket.gethostname()} or f".{host}".endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network_but_loopback() -> Iterator[None]:
+    """Fail whoever leaves this machine, in any thread.
+
+    By an exception that ``except Exception`` does not catch: code that turns errors into its own
+    (as a client does with those of the network) cannot hide the attempt.
+    """
+
+    def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(sock: socket.socket, address: Any, *args: Any) -> Any:
+            if isinstance(address, tuple) and not _is_local(address[0]):
+                pytest.fail(f"Tests may reach loopback only, this one went to {address!r}.")
+            return original(sock, address, *args)
+
+        return call
+
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_local(host):
+            pytest.fail(f"Tests may reach loopback only, this one looked up {host!r}.")
+        return resolve(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        yield

@@ -1,0 +1,30 @@
+"""The suite's settings: DATABASE_URL and CACHE_URL may choose other servers."""
+
+from __future__ import annotations
+
+import environ
+
+env = environ.Env()
+
+SECRET_KEY = "only-for-the-tests-" + "x" * 40
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "urls"
+
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django_baikal",
+]
+DATABASES = {"default": env.db_url("DATABASE_URL", default="sqlite://:memory:")}
+CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+BAIKAL = {
+    "default": {
+        "AUTHSERVER_ENDPOINT": "https://auth.example.com",
+        "CLIENT_ID": "client",
+        "CLIENT_SECRET": "secret",
+        "ISSUER": "https://me.example.com/",
+    },
+}
