@@ -40,6 +40,11 @@ class Process:
         # it blocks would wait for ever.
         self.async_flights = Flights()
         self._made: dict[str, Any] = {}
+        if config.allow_http:
+            logger.warning(
+                "BAIKAL[%r]: ALLOW_HTTP is True: secrets and tokens may travel in clear.",
+                config.alias,
+            )
 
     @property
     def transport(self) -> Transport:

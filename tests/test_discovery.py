@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from world import METADATA, OAUTH, OPENID, SERVER, World, answer, config
 
 from django_baikal.exceptions import (
     AuthserverUnavailable,
@@ -10,7 +11,6 @@ from django_baikal.exceptions import (
     OAuthError,
 )
 from django_baikal.protocol.discovery import COOLDOWN, metadata
-from world import METADATA, OAUTH, OPENID, SERVER, World, answer, config
 
 DOWN = AuthserverUnavailable("down", code="connection_failed")
 

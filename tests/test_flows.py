@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import pytest
+from world import METADATA, SERVER, World, answer, config, token
 
 from django_baikal.exceptions import (
     AuthserverError,
@@ -20,7 +21,6 @@ from django_baikal.exceptions import (
 from django_baikal.protocol import flows
 from django_baikal.protocol.grants import JWT_BEARER
 from django_baikal.protocol.jwk import b64url_encode
-from world import METADATA, SERVER, World, answer, config, token
 
 TOKEN = f"{SERVER}/token"
 INTROSPECT = f"{SERVER}/introspect"
@@ -159,7 +159,9 @@ def test_claims_that_are_not_json_are_the_callers_error(extra):
 
 def test_a_code_is_exchanged_with_its_verifier():
     world = World({TOKEN: token(refresh_token="r3fresh")})
-    answered = world.run(flows.grant_code(config(), "c0de", "https://me/cb?x=1", "v" * 43, None, {}))
+    answered = world.run(
+        flows.grant_code(config(), "c0de", "https://me/cb?x=1", "v" * 43, None, {})
+    )
     assert answered["refresh_token"] == "r3fresh"
     assert world.form == {
         "grant_type": "authorization_code",
@@ -500,7 +502,12 @@ def url_of(world: World, **extra: Any) -> dict[str, list[str]]:
 
 def test_every_parameter_of_the_authorization_url_survives():
     sent = url_of(
-        World(), login_hint="tel:+34600000000", state="st&a=te x", max_age=0, prompt=["a", "b"], n=None
+        World(),
+        login_hint="tel:+34600000000",
+        state="st&a=te x",
+        max_age=0,
+        prompt=["a", "b"],
+        n=None,
     )
     assert sent == {
         "response_type": ["code"],
@@ -561,7 +568,9 @@ def test_an_endpoint_whose_query_sets_our_parameters_is_refused():
 def test_an_authorization_that_is_started_has_fresh_state_nonce_and_verifier():
     world = World()
     started = [
-        world.run(flows.start_authorization(config(), "https://me/cb", "openid", None, {"acr": "2"}))
+        world.run(
+            flows.start_authorization(config(), "https://me/cb", "openid", None, {"acr": "2"})
+        )
         for _ in range(2)
     ]
     sent = parse_qs(urlsplit(started[0].url).query)
@@ -688,7 +697,9 @@ def test_what_the_authserver_echoes_does_not_reach_a_message_or_a_log(caplog):
     extra = {"identifier": {"id": PHONE, "type": "phone_number"}}
     calls = [
         flows.grant_user(config(client_secret=secret), f"tel:{PHONE}", "a", None, extra, None),
-        flows.grant_code(config(client_secret=secret), "c0de", "https://me", "v3rifier", None, None),
+        flows.grant_code(
+            config(client_secret=secret), "c0de", "https://me", "v3rifier", None, None
+        ),
         flows.introspect(config(client_secret=secret), "T0ken.x", None),
         flows.refresh(
             config(client_secret=secret, client_auth_method="client_secret_post"),

@@ -54,7 +54,10 @@ class World:
     """Performs effects. ``answers`` by URL: a response, an error, or a list used one by one."""
 
     def __init__(self, answers: Mapping[str, Any] | None = None, **documents: Any) -> None:
-        self.answers: dict[str, Any] = {OPENID: answer({**METADATA, **documents}), **(answers or {})}
+        self.answers: dict[str, Any] = {
+            OPENID: answer({**METADATA, **documents}),
+            **(answers or {}),
+        }
         self.wall = 1_800_000_000.0
         self.monotonic = 1000.0
         self.memory: dict[str, Any] = {}

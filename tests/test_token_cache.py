@@ -1,0 +1,422 @@
+"""Cached tokens: the policy fed by hand, then the client against an authserver on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.test import override_settings
+from world import SERVER, World, answer, config, token
+
+from django_baikal import clients
+from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError, OAuthError
+from django_baikal.protocol import token_cache
+from django_baikal.protocol.token_cache import forget_token, get_token, wanted
+from django_baikal.testing import FakeAuthserver
+
+TOKEN = f"{SERVER}/token"
+DOWN = AuthserverUnavailable("down", code="connection_failed")
+
+
+def numbered(expires_in: Any = 3600) -> Callable[[Any], Any]:
+    count = iter(range(1, 1000))
+    return lambda _: token(access_token=f"T{next(count)}", expires_in=expires_in)
+
+
+def want(scopes: Any = "a", purposes: Any = None, sub: str | None = None, **extra: Any) -> Any:
+    return wanted(scopes, purposes, sub, extra)
+
+
+def get(world: World, wish: Any = None, **changes: Any) -> str:
+    return str(world.run(get_token(config(**changes), wish or want(), None)))
+
+
+def test_a_token_is_made_once_and_renewed_a_minute_before_it_expires():
+    world = World({TOKEN: numbered()})
+    assert get(world) == "T1"
+    world.pass_time(3539)
+    assert get(world) == "T1"
+    world.pass_time(1)
+    assert get(world) == "T2"
+    assert get(world) == "T2"
+    assert world.calls(TOKEN) == 2
+
+
+def test_the_leeway_is_a_setting():
+    world = World({TOKEN: numbered()})
+    get(world, token_leeway=600)
+    world.pass_time(2999)
+    assert get(world, token_leeway=600) == "T1"
+    world.pass_time(1)
+    assert get(world, token_leeway=600) == "T2"
+
+
+def test_a_token_that_lives_shortly_is_kept_for_half_of_its_life():
+    world = World({TOKEN: numbered(60)})
+    get(world)
+    world.pass_time(29)
+    assert get(world) == "T1"
+    world.pass_time(1)
+    assert get(world) == "T2"
+
+
+@pytest.mark.parametrize("expires_in", [None, 0])
+def test_a_token_of_unknown_life_is_not_kept(expires_in):
+    world = World({TOKEN: numbered(expires_in)})
+    assert [get(world), get(world)] == ["T1", "T2"]
+    assert world.cache == {}
+
+
+def test_no_token_is_kept_longer_than_a_day():
+    world = World({TOKEN: numbered(10**9)})
+    get(world)
+    world.pass_time(86400)
+    assert get(world) == "T2"
+
+
+def test_the_old_token_is_used_to_its_end_while_the_authserver_fails(caplog):
+    world = World({TOKEN: numbered()})
+    get(world)
+    world.answers[TOKEN] = DOWN
+    world.pass_time(3541)
+    assert get(world) == "T1"
+    assert "the old one stays in use" in caplog.text
+    assert get(world) == "T1"
+    assert world.calls(TOKEN) == 2, "the next caller does not try again at once"
+    world.pass_time(16)
+    assert get(world) == "T1"
+    assert world.calls(TOKEN) == 3
+    world.pass_time(43)
+    with pytest.raises(AuthserverUnavailable):
+        get(world)
+
+
+def test_a_renewal_that_is_refused_is_not_hidden():
+    world = World({TOKEN: numbered()})
+    get(world)
+    world.answers[TOKEN] = answer({"error": "invalid_client"}, 401)
+    world.pass_time(3541)
+    with pytest.raises(OAuthError):
+        get(world)
+
+
+def test_while_one_renews_the_others_keep_the_old_token():
+    world = World({TOKEN: numbered()})
+    get(world)
+    world.pass_time(3541)
+    first = get_token(config(), want(), None)
+    effect = next(first)
+    while type(effect).__name__ != "Fetch":
+        effect = first.send(world.perform(effect))
+    assert get(world) == "T1"
+    assert world.calls(TOKEN) == 1
+
+
+def test_a_process_waits_for_the_token_that_another_one_makes():
+    world = World({TOKEN: numbered()})
+    name = want().cache_name(config())
+    world.cache[json.dumps(("lock", *name))] = "somebody", world.wall + 15
+    flow = get_token(config(), want(), None)
+    effect = next(flow)
+    while type(effect).__name__ != "Share":
+        effect = flow.send(world.perform(effect))
+    work = effect.work()
+    effect = next(work)
+    while type(effect).__name__ != "Sleep":
+        effect = work.send(world.perform(effect))
+    entry = {"token": "theirs", "expires_at": world.wall + 99, "renew_at": world.wall + 50}
+    world.cache[json.dumps(name)] = entry, world.wall + 99
+    with pytest.raises(StopIteration) as stop:
+        while True:
+            effect = work.send(world.perform(effect))
+    assert stop.value.value == "theirs"
+    assert world.calls(TOKEN) == 0
+    assert json.dumps(("lock", *name)) in world.cache, "the lock stays with who took it"
+
+
+def test_a_process_that_died_with_the_lock_is_not_waited_for_for_ever():
+    world = World({TOKEN: numbered()})
+    lock = json.dumps(("lock", *want().cache_name(config())))
+    world.cache[lock] = "the dead", world.wall + 15
+    start = world.wall
+    assert get(world) == "T1"
+    assert world.wall - start == pytest.approx(7.5, abs=0.2)
+    assert world.cache[lock][0] == "the dead", "a lock of somebody else is left alone"
+
+
+def test_a_failure_and_an_interruption_give_the_lock_back():
+    for error in (DOWN, KeyboardInterrupt()):
+        world = World({TOKEN: error})
+        with pytest.raises(type(error)):
+            get(world)
+        assert world.cache == {}
+
+
+def test_who_takes_the_lock_right_after_the_token_was_made_uses_it():
+    world = World({TOKEN: numbered()})
+    name = want().cache_name(config())
+    work = token_cache._first(config(), want(), None, name)
+    entry = {"token": "theirs", "expires_at": world.wall + 99, "renew_at": world.wall + 50}
+    world.cache[json.dumps(name)] = entry, world.wall + 99
+    assert world.run(work) == "theirs"
+    assert list(world.cache) == [json.dumps(name)]
+
+
+DIFFERENT = [
+    want(),
+    want("b"),
+    want("a b"),
+    want(None),
+    want("a", "p"),
+    want(None, "a"),
+    want(sub="u"),
+    want(sub="u2"),
+    want(sub="u", purposes="p"),
+    want(sub="u", authorization_id="1"),
+    want(sub="u", identifier={"id": "1"}),
+    want(sub="u", identifier={"id": "2"}),
+    want(sub="u", identifier="1"),
+    want(sub="u", acr="1"),
+    want(sub="u", acr="2"),
+]
+
+
+def test_everything_that_makes_a_token_what_it_is_is_in_its_cache_key():
+    configs = [
+        config(),
+        config(alias="eu"),
+        config(client_id="c2"),
+        config(authserver_endpoint="https://other.example"),
+        config(authserver_issuer="https://other.example"),
+        config(issuer="https://we.example"),
+    ]
+    names = {json.dumps(wish.cache_name(one)) for wish in DIFFERENT for one in configs}
+    assert len(names) == len(DIFFERENT) * len(configs)
+
+
+def test_the_order_of_scopes_is_not_in_the_cache_key():
+    assert want("b a", ["q", "p"]).cache_name(config()) == want("a b", "p q").cache_name(config())
+
+
+def test_forget_token_drops_exactly_one():
+    world = World({TOKEN: numbered()})
+    made = {wish.scopes: get(world, wish) for wish in DIFFERENT[:4]}
+    world.run(forget_token(config(), DIFFERENT[1]))
+    again = {wish.scopes: get(world, wish) for wish in DIFFERENT[:4]}
+    assert {scopes for scopes in made if made[scopes] != again[scopes]} == {("b",)}
+
+
+def test_an_argument_that_is_not_json_is_the_callers_error():
+    with pytest.raises(ConfigurationError, match="JSON"):
+        get(World(), want(sub="u", identifier={1, 2}))
+
+
+# -- with an authserver on loopback ---------------------------------------------------------------
+
+
+@pytest.fixture
+def authserver(settings_of_a_test: Any) -> Iterator[FakeAuthserver]:
+    with FakeAuthserver().serve() as server:
+        settings_of_a_test.BAIKAL = {"default": server.settings()}
+        yield server
+
+
+@pytest.fixture
+def settings_of_a_test() -> Iterator[Any]:
+    from django.conf import settings
+
+    with override_settings(BAIKAL={}):
+        caches["default"].clear()
+        yield settings
+        caches["default"].clear()
+
+
+def test_fifty_threads_that_start_cold_make_one_discovery_and_one_token_request(authserver):
+    barrier = threading.Barrier(50)
+
+    def call(_: int) -> str:
+        barrier.wait()
+        return clients["default"].get_token("a")
+
+    with ThreadPoolExecutor(50) as pool:
+        assert len(set(pool.map(call, range(50)))) == 1
+    assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+
+
+def test_fifty_tasks_that_start_cold_make_one_discovery_and_one_token_request(authserver):
+    async def main() -> set[str]:
+        calls = (clients["default"].aget_token("a") for _ in range(50))
+        return set(await asyncio.gather(*calls))
+
+    assert len(asyncio.run(main())) == 1
+    assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+
+
+def test_sync_and_async_share_the_cached_token(authserver):
+    first = clients["default"].get_token("a")
+    assert asyncio.run(clients["default"].aget_token("a")) == first
+    clients["default"].forget_token("a")
+    second = asyncio.run(clients["default"].aget_token("a"))
+    assert second != first
+    asyncio.run(clients["default"].aforget_token("a"))
+    assert clients["default"].get_token("a") != second
+    assert authserver.requests.count("token") == 3
+
+
+def test_a_failure_reaches_every_waiter_as_its_own_error(authserver):
+    authserver.fail("token", status=400, delay=0.3, body={"error": "invalid_scope"})
+    barrier = threading.Barrier(20)
+
+    def call(_: int) -> BaseException | None:
+        barrier.wait()
+        try:
+            clients["default"].get_token("a")
+        except OAuthError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(20) as pool:
+        errors = list(pool.map(call, range(20)))
+    assert all(isinstance(error, OAuthError) for error in errors)
+    assert {str(error) for error in errors} == {str(errors[0])}
+    assert len({id(error) for error in errors}) == 20
+    assert authserver.requests.count("token") == 1
+
+    async def main() -> list[Any]:
+        calls = (clients["default"].aget_token("a") for _ in range(20))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    errors = asyncio.run(main())
+    assert len({id(error) for error in errors if isinstance(error, OAuthError)}) == 20
+    assert authserver.requests.count("token") == 2
+
+
+def test_a_token_in_the_cache_is_sealed_and_its_key_says_nothing(authserver):
+    made = clients["default"].get_token("secret-scope", sub=None)
+    store = caches["default"]
+    assert hasattr(store, "_cache"), "this test looks into local memory"
+    contents = repr(store._cache)
+    assert made not in contents
+    assert "secret-scope" not in contents
+    assert "test-client" not in contents
+
+
+def test_a_cache_that_was_tampered_with_or_filled_by_others_is_as_good_as_empty(authserver):
+    made = clients["default"].get_token("a")
+    clients["default"].get_token("b")
+    store = caches["default"]
+    keys = [key.split(":", 2)[2] for key in store._cache]
+    values = [store.get(key) for key in keys]
+    store.set(keys[0], values[1])
+    store.set(keys[1], b"\x01" + values[0][1:-1] + b"x")
+    assert clients["default"].get_token("a") != made
+    assert authserver.requests.count("token") == 3
+    for junk in ("text", b"", {"token": "evil"}, None):
+        for key in keys:
+            store.set(key, junk)
+        assert clients["default"].get_token("a") != "evil"
+
+
+class BrokenCache(BaseCache):
+    """A cache whose server is gone."""
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("cache is gone")
+
+    add = set = delete = get
+
+
+def test_without_its_cache_a_token_is_made_each_time(authserver, caplog):
+    with override_settings(CACHES={"default": {"BACKEND": f"{__name__}.BrokenCache"}}):
+        assert clients["default"].get_token("a")
+        assert asyncio.run(clients["default"].aget_token("a"))
+    assert authserver.requests.count("token") == 2
+    assert "ConnectionError" in caplog.text
+    assert "cache is gone" not in caplog.text, "another library's words may hold a password"
+
+
+def test_a_cache_alias_that_does_not_exist_names_the_setting(settings_of_a_test):
+    settings_of_a_test.BAIKAL = {"default": {**FakeAuthserver().settings(), "CACHE": "nope"}}
+    with pytest.raises(ConfigurationError, match="nope"):
+        clients["default"].get_token("a")
+
+
+def test_a_client_without_settings_says_what_a_cached_token_needs(authserver):
+    script = textwrap.dedent(
+        f"""
+        import os
+        os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+        from django_baikal import ConfigurationError, OpenIDClient
+        client = OpenIDClient({authserver.endpoint!r}, "test-client", "test-secret")
+        assert client.grant_client("a")
+        try:
+            client.get_token("a")
+        except ConfigurationError as error:
+            print(error)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "cached tokens need Django's cache" in done.stdout
+
+
+def _in_another_process(
+    entry: dict[str, Any], cache: dict[str, Any], gate: Any, found: Any
+) -> None:
+    import django
+
+    django.setup()
+    with override_settings(BAIKAL={"default": entry}, CACHES={"default": cache}):
+        gate.wait()
+        found.put(clients["default"].get_token("a"))
+
+
+def test_four_processes_that_share_a_cache_make_one_token_request(authserver, tmp_path):
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    cache = {"BACKEND": backend, "LOCATION": str(tmp_path)}
+    _four_processes(authserver, cache)
+
+
+def test_four_processes_that_share_redis_make_one_token_request(authserver):
+    redis = pytest.importorskip("redis", reason="the redis library is not installed")
+    location = "redis://127.0.0.1:6379/9"
+    try:
+        redis.Redis.from_url(location).flushdb()
+    except redis.exceptions.ConnectionError:
+        pytest.skip("no Redis at 127.0.0.1:6379")
+    backend = "django.core.cache.backends.redis.RedisCache"
+    _four_processes(authserver, {"BACKEND": backend, "LOCATION": location})
+    redis.Redis.from_url(location).flushdb()
+
+
+def _four_processes(authserver: FakeAuthserver, cache: dict[str, Any]) -> None:
+    authserver.fail("token", delay=0.3)
+    context = multiprocessing.get_context("spawn")
+    gate, found = context.Barrier(4), context.Queue()
+    arguments = (authserver.settings(), cache, gate, found)
+    processes = [context.Process(target=_in_another_process, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    made = {found.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(60)
+        process.close()
+    found.close()
+    found.join_thread()
+    assert len(made) == 1
+    assert authserver.requests.count("token") == 1
