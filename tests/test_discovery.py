@@ -217,3 +217,101 @@ def test_the_authservers_keys_are_not_fetched():
     world = World()
     get(world)
     assert world.calls(METADATA["jwks_uri"]) == 0
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        f"{SERVER}/",
+        SERVER.upper(),
+        SERVER[:-1],
+        f"{SERVER}.evil.example",
+        f"{SERVER}:443",
+        [SERVER],
+        None,
+        "",
+        {"issuer": SERVER},
+    ],
+)
+def test_an_issuer_that_is_not_the_expected_one_to_the_character_is_refused(issuer):
+    world = World(issuer=issuer)
+    with pytest.raises(InvalidResponse) as caught:
+        get(world)
+    assert caught.value.code == "issuer_mismatch"
+    for part in (repr(SERVER), "AUTHSERVER_ISSUER", repr(issuer) if issuer == f"{SERVER}/" else ""):
+        assert part in str(caught.value)
+
+
+def test_a_provider_whose_issuer_differs_is_named_by_a_setting():
+    world = World(issuer="https://issuer.example/")
+    assert get(world, authserver_issuer="https://issuer.example/") == f"{SERVER}/token"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://auth.example.com/token",
+        "//auth.example.com/token",
+        "/token",
+        "ftp://auth.example.com/token",
+        "file:///etc/passwd",
+        "https:///token",
+        "https://user:secret@auth.example.com/token",
+        "https://auth.example.com/token#fragment",
+        "https://auth.example.com:99999/token",
+        "https://auth.example.com/to ken",
+        "https://auth.example.com\\@evil.example/",
+        "https://auth.exämple.com/",
+        "https://[::1",
+        7,
+        None,
+        ["https://auth.example.com/token"],
+    ],
+)
+def test_an_endpoint_that_cannot_be_trusted_is_not_used(url):
+    world = World(token_endpoint=url)
+    with pytest.raises(InvalidResponse) as caught:
+        get(world)
+    assert caught.value.code == "endpoint_refused"
+    assert "secret" not in str(caught.value)
+    assert get(world, "introspection_endpoint"), "only what it names is lost"
+
+
+def test_an_endpoint_may_be_on_another_https_origin_unless_a_setting_narrows_it():
+    elsewhere = "https://tokens.example.com:8443/token"
+    world = World(token_endpoint=elsewhere)
+    assert get(world) == elsewhere
+    assert get(world, endpoint_origins=("https://tokens.example.com:8443",)) == elsewhere
+    with pytest.raises(InvalidResponse, match="ENDPOINT_ORIGINS"):
+        get(world, endpoint_origins=(SERVER,))
+
+
+LOOPBACK = "http://127.0.0.1:8089"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://tokens.example.com/token",
+        "http://127.0.0.1:8090/token",
+        "http://localhost:8089/token",
+        "http://10.0.0.1/token",
+    ],
+)
+def test_metadata_over_plain_http_names_endpoints_of_its_own_origin_only(endpoint):
+    document = {"issuer": LOOPBACK, "token_endpoint": endpoint}
+    world = World({f"{LOOPBACK}/.well-known/openid-configuration": answer(document)})
+    with pytest.raises(InvalidResponse):
+        get(world, authserver_endpoint=LOOPBACK, allow_http=True)
+
+
+def test_plain_http_is_for_this_machine_unless_a_setting_allows_it():
+    for server, allowed in ((LOOPBACK, True), ("http://auth.example.com", False)):
+        document = {"issuer": server, "token_endpoint": f"{server}/token"}
+        world = World({f"{server}/.well-known/openid-configuration": answer(document)})
+        if allowed:
+            assert get(world, authserver_endpoint=server)
+        else:
+            with pytest.raises(InvalidResponse, match="ALLOW_HTTP"):
+                get(world, authserver_endpoint=server)
+        assert get(world, authserver_endpoint=server, allow_http=True)

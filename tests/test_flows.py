@@ -345,6 +345,8 @@ def test_metadata_that_does_not_forbid_the_method_lets_it_pass(offered):
         token(refresh_token={"a": 1}),
         token(error="invalid_grant"),
         answer(b"T0ken", content_type="text/plain"),
+        answer({"access_token": "T0ken", "token_type": "Bearer"}, content_type="text/html"),
+        answer({"access_token": "T0ken", "token_type": "Bearer"}, content_type="text/json"),
         answer(b"[]"),
         answer(b'{"access_token":"a","access_token":"b","token_type":"Bearer"}'),
         answer(b'{"access_token":"a","token_type":"Bearer","expires_in":NaN}'),
@@ -459,9 +461,18 @@ def test_a_success_that_holds_only_an_error_is_a_refusal():
 
 @pytest.mark.parametrize(
     "body",
-    [{"active": "true"}, {"active": 1}, {}, {"active": None}, {"error": "x"}],
+    [
+        {"active": "true"},
+        {"active": 1},
+        {},
+        {"active": None},
+        {"error": "x"},
+        b'{"active":true,"exp":1e999}',
+        b'{"active":true,"exp":-Infinity}',
+        b'{"active":false,"active":true}',
+    ],
 )
-def test_an_introspection_answer_without_a_boolean_is_no_answer(body):
+def test_an_introspection_answer_that_is_not_clear_is_no_answer(body):
     with pytest.raises(InvalidResponse):
         world = World({INTROSPECT: answer(body)})
         world.run(flows.introspect(config(), "T0ken", None))
@@ -479,6 +490,11 @@ def test_an_introspection_answer_without_a_boolean_is_no_answer(body):
 def test_introspection_that_fails_never_looks_like_an_inactive_token(response, error):
     with pytest.raises(error):
         World({INTROSPECT: response}).run(flows.introspect(config(), "T0ken", None))
+
+
+def test_a_redirect_is_said_to_be_one():
+    with pytest.raises(InvalidResponse, match=r"redirect \(307\), which is not followed"):
+        client_token(World({TOKEN: answer({}, 307, location="https://evil.example/")}))
 
 
 def test_revocation_that_is_refused_or_not_possible_raises():

@@ -155,6 +155,19 @@ def test_a_process_that_died_with_the_lock_is_not_waited_for_for_ever():
     assert world.cache[lock][0] == "the dead", "a lock of somebody else is left alone"
 
 
+def test_a_lock_that_somebody_else_took_meanwhile_is_left_alone():
+    world = World()
+    lock = json.dumps(("lock", *want().cache_name(config())))
+
+    def slow(_: Any) -> Any:
+        world.cache[lock] = "the next", world.wall + 15
+        return token()
+
+    world.answers[TOKEN] = slow
+    get(world)
+    assert world.cache[lock][0] == "the next"
+
+
 def test_a_failure_and_an_interruption_give_the_lock_back():
     for error in (DOWN, KeyboardInterrupt()):
         world = World({TOKEN: error})
@@ -375,40 +388,45 @@ def test_a_client_without_settings_says_what_a_cached_token_needs(authserver):
     assert "cached tokens need Django's cache" in done.stdout
 
 
-def _in_another_process(
-    entry: dict[str, Any], cache: dict[str, Any], gate: Any, found: Any
-) -> None:
+def _in_another_process(entry: dict[str, Any], gate: Any, found: Any) -> None:
     import django
 
     django.setup()
-    with override_settings(BAIKAL={"default": entry}, CACHES={"default": cache}):
+    with override_settings(BAIKAL={"default": entry}):
         gate.wait()
         found.put(clients["default"].get_token("a"))
 
 
-def test_four_processes_that_share_a_cache_make_one_token_request(authserver, tmp_path):
-    backend = "django.core.cache.backends.filebased.FileBasedCache"
-    cache = {"BACKEND": backend, "LOCATION": str(tmp_path)}
-    _four_processes(authserver, cache)
+def test_four_processes_that_share_a_database_cache_make_one_token_request(
+    authserver, tmp_path, monkeypatch
+):
+    url = f"sqlite:///{tmp_path}/db.sqlite3?transaction_mode=IMMEDIATE"
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("CACHE_URL", "dbcache://cache_table")
+    create = [sys.executable, "-m", "django", "createcachetable"]
+    subprocess.run(create, check=True, capture_output=True)
+    _four_processes(authserver)
 
 
-def test_four_processes_that_share_redis_make_one_token_request(authserver):
+def test_four_processes_that_share_redis_make_one_token_request(authserver, monkeypatch):
     redis = pytest.importorskip("redis", reason="the redis library is not installed")
     location = "redis://127.0.0.1:6379/9"
+    server = redis.Redis.from_url(location)
     try:
-        redis.Redis.from_url(location).flushdb()
+        server.flushdb()
     except redis.exceptions.ConnectionError:
         pytest.skip("no Redis at 127.0.0.1:6379")
-    backend = "django.core.cache.backends.redis.RedisCache"
-    _four_processes(authserver, {"BACKEND": backend, "LOCATION": location})
-    redis.Redis.from_url(location).flushdb()
+    monkeypatch.setenv("CACHE_URL", location)
+    _four_processes(authserver)
+    server.flushdb()
+    server.close()
 
 
-def _four_processes(authserver: FakeAuthserver, cache: dict[str, Any]) -> None:
+def _four_processes(authserver: FakeAuthserver) -> None:
     authserver.fail("token", delay=0.3)
     context = multiprocessing.get_context("spawn")
     gate, found = context.Barrier(4), context.Queue()
-    arguments = (authserver.settings(), cache, gate, found)
+    arguments = (authserver.settings(), gate, found)
     processes = [context.Process(target=_in_another_process, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
