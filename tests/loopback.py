@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 Handler = Callable[["Connection"], None]
 
 
-def reply(
-    body: bytes = b"{}", *, status: str = "200 OK", headers: tuple[str, ...] = ()
-) -> bytes:
+def reply(body: bytes = b"{}", *, status: str = "200 OK", headers: tuple[str, ...] = ()) -> bytes:
     """Give the bytes of a response with a Content-Length."""
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
@@ -66,14 +64,20 @@ class Connection:
 class Server:
     """Runs ``handler`` for each connection, in a thread; counts connections."""
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, tls: ssl.SSLContext | None = None, *, small_buffer: bool = False
+    ) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.open: set[socket.socket] = set()
         self.stopping = threading.Event()
         self._handler = handler
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = socket.socket()
+        if small_buffer:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(256)
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._threads: list[threading.Thread] = []
@@ -133,9 +137,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+def running(
+    handler: Handler, tls: ssl.SSLContext | None = None, *, small_buffer: bool = False
+) -> Iterator[Server]:
     """Run a server whose ``handler`` gets each connection."""
-    server = Server(handler, tls)
+    server = Server(handler, tls, small_buffer=small_buffer)
     try:
         yield server
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import socket
 import weakref
@@ -27,16 +29,38 @@ _MAX_LINE = 65536
 #: ValueError: yarl and aiohttp have it for some host names and headers.
 _FAILURES = (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError, ValueError)
 
+#: Those of them that wrap, or are, an error of parsing, and yet mean that no answer came.
+_NO_ANSWER = (aiohttp.ClientPayloadError, aiohttp.ClientHttpProxyError)
+
 _Owner = AsyncGenerator[aiohttp.ClientSession, None]
 
-_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_Sockets = weakref.WeakSet[socket.socket]
+
+_all_sockets: _Sockets = weakref.WeakSet()
 
 
-def _new_socket(address: Any) -> socket.socket:
+def _new_socket(of_session: _Sockets, address: Any) -> socket.socket:
     family, kind, protocol = address[:3]
     sock = socket.socket(family, kind, protocol)
-    _sockets.add(sock)
+    of_session.add(sock)
+    _all_sockets.add(sock)
     return sock
+
+
+async def _hang_up(sockets: _Sockets) -> None:
+    """End the connections that a closed session left behind.
+
+    A TLS connection that was given up in the middle waits for the peer's goodbye; when the loop
+    ends before it comes, asyncio warns of an unclosed transport.
+    """
+    for _ in range(100):
+        left = [sock for sock in sockets if sock.fileno() >= 0]
+        if not left:
+            return
+        for sock in left:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        await asyncio.sleep(0)
 
 
 def _leave_to_the_parent() -> None:
@@ -46,10 +70,10 @@ def _leave_to_the_parent() -> None:
     parent uses, and takes it out of the epoll that both share. After this it talks to nobody.
     """
     with socket.socket() as nobody:
-        for sock in list(_sockets):
+        for sock in list(_all_sockets):
             if sock.fileno() >= 0:
                 os.dup2(nobody.fileno(), sock.fileno(), inheritable=False)
-    _sockets.clear()
+    _all_sockets.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,7 +108,7 @@ class AiohttpTransport:
             # Not aiohttp's own timeout: above 5 s it rounds up to whole seconds.
             async with asyncio.timeout(timeout):
                 return await self._send(request, url, headers, proxy)
-        except (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+        except _NO_ANSWER as error:
             problem = failure(error, request, timeout=timeout, proxy=proxy)
         except _FAILURES as error:
             problem = failure(
@@ -142,12 +166,13 @@ class AiohttpTransport:
     async def _own_session(self) -> _Owner:
         """Yield a session, and close it when the loop ends: it ends its asynchronous generators."""
         config = self._config
+        sockets: _Sockets = weakref.WeakSet()
         connector = aiohttp.TCPConnector(
             ssl=self._context,
             limit=config.aiohttp_session_limit,
             limit_per_host=config.aiohttp_session_size,
             ttl_dns_cache=int(config.aiohttp_session_dns_cache),
-            socket_factory=_new_socket,
+            socket_factory=functools.partial(_new_socket, sockets),
         )
         session = aiohttp.ClientSession(
             connector=connector,
@@ -164,3 +189,4 @@ class AiohttpTransport:
             yield session
         finally:
             await session.close()
+            await _hang_up(sockets)

@@ -41,15 +41,37 @@ _FAILURES = (
 )
 
 
+class _Head:
+    """Reads the lines of a response's head; the connection must not end before the head does."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._stream.readline(limit)
+        if not line:
+            raise http.client.RemoteDisconnected("the connection ended inside the head")
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class _StrictResponse(http.client.HTTPResponse):
     """Reads a response's head, and refuses what http.client lets pass."""
 
     def begin(self) -> None:
-        super().begin()
-        # http.client takes 102 and 103 for the answer, and the answer for the next one's.
-        while 101 < self.status < 200:
-            self.headers = self.msg = None  # type: ignore[assignment]
+        stream: Any = self.fp
+        self.fp = _Head(stream)  # type: ignore[assignment]
+        try:
             super().begin()
+            # http.client takes 102 and 103 for the answer, and the answer for the next one's.
+            while 101 < self.status < 200:
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
+        finally:
+            if not self.isclosed():
+                self.fp = stream
         broken = (
             email_errors.MissingHeaderBodySeparatorDefect,
             email_errors.FirstHeaderLineIsContinuationDefect,
