@@ -30,7 +30,7 @@ def user_assertion(state: State, assertion: str, client: Client) -> dict[str, An
         keys = issuer_keys(state, iss, kid)
     else:
         raise Unacceptable("its iss is neither the client's id nor the URL of an issuer")
-    _verify(state, assertion, keys, kid)
+    _verify(assertion, keys, kid)
     _check_claims(state, claims)
     _use_jti(state, claims)
     return claims
@@ -40,7 +40,7 @@ def client_assertion(state: State, assertion: str, client: Client) -> None:
     """Accept an assertion by which ``client`` authenticates, or raise Unacceptable."""
     header, claims = _decode(assertion)
     kid = _header_kid(state, header)
-    _verify(state, assertion, client_keys(state, client, kid), kid)
+    _verify(assertion, client_keys(state, client, kid), kid)
     if claims.get("iss") != client.client_id or claims.get("sub") != client.client_id:
         raise Unacceptable("its iss and sub must both be the client's id")
     if extra := sorted(claims.keys() - _CLIENT_CLAIMS):
@@ -81,7 +81,7 @@ def _header_kid(state: State, header: dict[str, Any]) -> str | None:
     return kid
 
 
-def _verify(state: State, assertion: str, keys: Sequence[dict[str, Any]], kid: str | None) -> None:
+def _verify(assertion: str, keys: Sequence[dict[str, Any]], kid: str | None) -> None:
     if kid is not None:
         if all(jwk.get("kid") != kid for jwk in keys):
             published = ", ".join(str(jwk.get("kid"))[:60] for jwk in keys[:10]) or "none"

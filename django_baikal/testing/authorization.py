@@ -43,7 +43,10 @@ _ALLOW = {"allow": "GET, HEAD"}
 
 
 def _check_redirect_uri(client: Client, redirect_uri: str) -> None:
-    parts = urlsplit(redirect_uri)
+    try:
+        parts = urlsplit(redirect_uri)
+    except ValueError:
+        raise Refused("invalid_request", "The redirect_uri is no URI.") from None
     printable = redirect_uri.isascii() and redirect_uri.isprintable() and " " not in redirect_uri
     if not parts.scheme or not (parts.netloc or parts.path) or parts.fragment or not printable:
         raise Refused("invalid_request", "The redirect_uri must be absolute, with no fragment.")

@@ -122,7 +122,8 @@ class FakeAuthserver:
         chosen = methods if auth_methods is None else strings(auth_methods)
         if wrong := [method for method in chosen if method not in methods]:
             raise ValueError(f"The client {client_id!r} cannot use {wrong[0]!r}.")
-        keys: Any = jwks.get("keys", [jwks]) if isinstance(jwks, Mapping) else jwks or ()
+        given: Any = jwks or ()
+        keys = given.get("keys", [given]) if isinstance(jwks, Mapping) else given
         client = Client(
             client_id, client_secret, tuple(keys), jwks_uri, strings(redirect_uris), chosen
         )

@@ -50,7 +50,7 @@ def discovery(state: State, call: RecordedRequest) -> Response:
 
 def jwks(state: State, call: RecordedRequest) -> Response:
     """Answer with the authserver's own public keys (RFC 7517 section 5)."""
-    return _document(call, {"keys": [dict(key.public_jwk) for key in state.keys()]})
+    return _document(call, {"keys": [dict(key.public_jwk) for key in state.own_keys()]})
 
 
 def _document(call: RecordedRequest, body: dict[str, Any]) -> Response:
@@ -111,7 +111,7 @@ def authorization(state: State, call: RecordedRequest) -> Response:
     return Response(302, {"location": url, "cache-control": "no-store"}, b"")
 
 
-def unknown(state: State, call: RecordedRequest) -> Response:
+def unknown(_state: State, _call: RecordedRequest) -> Response:
     """Answer 404."""
     raise Refused("not_found", "There is no such endpoint.", status=404)
 

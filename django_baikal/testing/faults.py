@@ -67,10 +67,15 @@ class Fault:
         """End the fault; requests that hang are answered now."""
         self._lifted.set()
 
+    @property
+    def over(self) -> bool:
+        """Whether it meets no request any more."""
+        return self._lifted.is_set() or self._left == 0
+
     def take(self, endpoint: str) -> bool:
         """Tell whether the fault meets a request to ``endpoint``, and count it."""
         with self._lock:
-            if self.endpoint not in (endpoint, "*") or self._lifted.is_set() or self._left == 0:
+            if self.endpoint not in (endpoint, "*") or self.over:
                 return False
             self.hits += 1
             if self._left is not None:
@@ -106,7 +111,7 @@ class Fault:
             headers = {"content-type": "text/plain; charset=utf-8"}
             body = self.body.encode() if isinstance(self.body, str) else self.body
         else:
-            headers, body = _JSON, json.dumps(self.body or self._error(status)).encode()
+            headers, body = _JSON, json.dumps(self._json(status)).encode()
         return Response(status, {**headers, **self.headers}, body)
 
     def _garbage(self) -> tuple[dict[str, str], bytes]:
@@ -114,7 +119,9 @@ class Fault:
             return {"content-type": "text/html; charset=utf-8"}, _HTML
         return _JSON, b"" if self.garbage == "empty" else b"{'access_token': nope"
 
-    def _error(self, status: int) -> dict[str, str]:
+    def _json(self, status: int) -> Mapping[str, Any]:
+        if isinstance(self.body, Mapping):
+            return self.body
         if status < 400:
             return {}
         error = _ERRORS.get(status, "temporarily_unavailable" if status >= 429 else "error")
@@ -131,6 +138,7 @@ class Faults:
     def add(self, fault: Fault) -> None:
         """Add one."""
         with self._lock:
+            self._all = [each for each in self._all if not each.over]
             self._all.append(fault)
 
     def take(self, endpoint: str) -> Fault | None:

@@ -31,7 +31,7 @@ def client_keys(state: State, client: Client, kid: str | None) -> list[dict[str,
     """Give the keys a client has registered, those of its ``jwks_uri`` included."""
     known = [dict(jwk) for jwk in client.keys]
     if client.jwks_uri is not None:
-        known += _current(state, client.jwks_uri, client.jwks_uri, kid)
+        known += _current(state, f"keys at {client.jwks_uri}", client.jwks_uri, kid)
     if not known:
         raise Unacceptable("the client has registered no keys")
     return known
@@ -93,7 +93,7 @@ def _get(state: State, url: str) -> dict[str, Any]:
         response = state.fetch(Request("GET", url, _ACCEPT))
     except BaikalError as error:
         raise Unacceptable(f"GET {url} failed: {mask(str(error))[:300]}") from None
-    except Exception as error:  # a fetch of the user's own may raise anything
+    except Exception as error:  # noqa: BLE001 - a fetch of the user's own may raise anything
         raise Unacceptable(f"GET {url} failed with {type(error).__name__}") from None
     if response.status != 200:
         raise Unacceptable(f"GET {url} answered {response.status}{_hint(url)}")
@@ -118,15 +118,20 @@ def is_url(text: str) -> bool:
     return True
 
 
+def _routed(request: Request) -> Response | None:
+    transport: base.Transport | None = base.routes.get(origin(request.url))
+    return None if transport is None else transport.send(request, timeout=_TIMEOUT)
+
+
 def fetch_in_process(request: Request) -> Response:
     """Fetch from another fake in memory, or else from this project's own URLconf."""
-    if (transport := base.routes.get(origin(request.url))) is not None:
-        return transport.send(request, timeout=_TIMEOUT)
+    if (routed := _routed(request)) is not None:
+        return routed
     from django.test import Client as DjangoClient
 
     # The whole URL: of a path that begins with two slashes the first part would become a host.
     secure = request.url.startswith("https:")
-    answer = DjangoClient(raise_request_exception=False).get(
+    answer: Any = DjangoClient(raise_request_exception=False).get(
         request.url, headers=dict(request.headers), secure=secure
     )
     body = answer.getvalue()
@@ -141,8 +146,8 @@ class HTTPFetch:
         self._transport: RequestsTransport | None = None
 
     def __call__(self, request: Request) -> Response:
-        if (transport := base.routes.get(origin(request.url))) is not None:
-            return transport.send(request, timeout=_TIMEOUT)
+        if (routed := _routed(request)) is not None:
+            return routed
         if self._transport is None:
             from django_baikal.transports.requests import RequestsTransport
 

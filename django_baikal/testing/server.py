@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django_baikal.protocol.effects import Request, Response
 
 if TYPE_CHECKING:
     from django_baikal.testing.authserver import FakeAuthserver
+
+logger = logging.getLogger("django_baikal.testing")
 
 _MAX_BODY = 1024 * 1024
 
@@ -54,8 +58,11 @@ class _Server(socketserver.ThreadingTCPServer):
             self._open.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent: a client that goes away is no event here."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Log what should not have happened; a client that goes away is no event here."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logger.error("A request could not be answered.", exc_info=error)
 
     def close(self) -> None:
         """Stop accepting, end every connection and wait for the threads."""
@@ -72,7 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave in one write, at the flush after each request
-    server: _Server
+
+    @property
+    def _server(self) -> _Server:
+        return cast("_Server", self.server)
 
     def answer(self) -> None:
         """Read a whole request and answer it."""
@@ -86,9 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             key = name.lower()
             headers[key] = f"{headers[key]}, {value}" if key in headers else value
         # The target as it came: http.server makes one slash of two at its beginning.
-        target = self.requestline.split(" ")[1]
-        request = Request(self.command, self.server.origin + target, headers, body or None)
-        response = self.server.authserver.respond(request, stop=self.server.closing)
+        target = self.requestline.split()[1]
+        request = Request(self.command, self._server.origin + target, headers, body or None)
+        response = self._server.authserver.respond(request, stop=self._server.closing)
         if response is None:
             self.close_connection = True
             return
@@ -103,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 411
         if not length.isascii() or not length.isdigit():
             return 400
-        return 413 if int(length) > _MAX_BODY else None
+        return 413 if len(length) > 9 or int(length) > _MAX_BODY else None
 
     def _send(self, response: Response) -> None:
         self.send_response_only(response.status)

@@ -128,7 +128,7 @@ class State:
         """Give the URL of one of its endpoints."""
         return self.issuer.rstrip("/") + PATHS[endpoint]
 
-    def keys(self) -> list[KeyMaterial]:
+    def own_keys(self) -> list[KeyMaterial]:
         """Give its keys, the one that signs first."""
         return [*self._newer_keys, shared_key()]
 

@@ -36,7 +36,7 @@ def issue_access(
     if (token_format or state.rules.token_format) == "jwt":
         payload = {"sub": client_id, "jti": secrets.token_urlsafe(16), **full}
         payload = {name: value for name, value in payload.items() if name not in _NOT_IN_JWT}
-        token = state.keys()[0].sign(payload, typ="at+jwt")
+        token = state.own_keys()[0].sign(payload, typ="at+jwt")
     _keep(state, token, Issued(client_id, "access", family or token, scope, full, expires_at))
     return token
 
@@ -123,4 +123,4 @@ def id_token(state: State, code: Code, access_token: str) -> str:
         "acr": code.claims.get("acr"),
     }
     present = {name: value for name, value in claims.items() if value is not None}
-    return state.keys()[0].sign(present)
+    return state.own_keys()[0].sign(present)

@@ -24,6 +24,8 @@ from django_baikal.testing.server import is_loopback
 from django_baikal.testing.wire import RecordedRequest, digest, mask
 
 DEMO = ("demo-client", "demo-secret")
+#: Where `manage.py runserver` is, if the project does not say who it is.
+ISSUER = "http://127.0.0.1:8000"
 
 #: Parameters that hold a token or the like, and what to call it in a line of the log.
 _TOKENS = {
@@ -62,7 +64,7 @@ class Command(BaseCommand):
         parser.add_argument("--token-format", choices=("opaque", "jwt"), default="opaque")
         parser.add_argument("--quiet", action="store_true", help="Print no line for each request.")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *_args: Any, **options: Any) -> None:
         """Serve."""
         host, port = options["host"], options["port"]
         if not is_loopback(host):
@@ -72,10 +74,20 @@ class Command(BaseCommand):
             )
         if not 0 <= port <= 65535:
             raise CommandError(f"{port} is no port: it must be between 0 and 65535.")
-        client_id, client_secret, secret_is_known = self._client(options)
+        try:
+            own = conf.merged("default")
+        except ConfigurationError:
+            own = {}
+        issuer = own.get("ISSUER") or ISSUER
+        client_id, client_secret, secret_is_known = self._client(options, own)
         self._lock = threading.Lock()
         server = FakeAuthserver(
-            clients={client_id: client_secret},
+            clients={
+                client_id: {
+                    "client_secret": client_secret,
+                    "jwks_uri": f"{issuer.rstrip('/')}/.well-known/jwks.json",
+                }
+            },
             token_format=options["token_format"],
             lenient=options["lenient"],
             on_request=None if options["quiet"] else self._report,
@@ -85,29 +97,24 @@ class Command(BaseCommand):
                 stack.enter_context(server.serve(port, host))
             except OSError as error:
                 raise CommandError(_cannot_serve(error, host, port)) from None
-            self._banner(server, show_secret=not secret_is_known)
+            self._banner(server, issuer, show_secret=not secret_is_known)
             threading.Event().wait()
         self._write("Stopped.")
 
-    def _client(self, options: dict[str, Any]) -> tuple[str, str, bool]:
+    def _client(self, options: dict[str, Any], own: dict[str, Any]) -> tuple[str, str, bool]:
         """Give id, secret, and whether the secret is one of the project's own."""
-        given_id, given_secret = options["client_id"], options["client_secret"]
-        try:
-            own = conf.merged("default")
-        except ConfigurationError:
-            own = {}
-        client_id = given_id or own.get("CLIENT_ID") or DEMO[0]
-        if given_secret:
-            return client_id, given_secret, False
+        client_id = options["client_id"] or own.get("CLIENT_ID") or DEMO[0]
+        if options["client_secret"]:
+            return client_id, options["client_secret"], False
         if own.get("CLIENT_SECRET") and client_id == own.get("CLIENT_ID"):
             return client_id, own["CLIENT_SECRET"], True
         return client_id, DEMO[1], False
 
-    def _banner(self, server: FakeAuthserver, *, show_secret: bool) -> None:
+    def _banner(self, server: FakeAuthserver, issuer: str, *, show_secret: bool) -> None:
         entry = server.settings()
         if not show_secret:
             entry["CLIENT_SECRET"] = "<the one you have configured>"
-        entry["ISSUER"] = "http://127.0.0.1:8000"
+        entry["ISSUER"] = issuer
         exports = "\n".join(
             f"export BAIKAL_{name}={shlex.quote(value)}" for name, value in entry.items()
         )
@@ -170,7 +177,7 @@ def _stopped_by_signal() -> Iterator[None]:
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
         raise _Stop
