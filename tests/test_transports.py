@@ -423,6 +423,9 @@ def test_no_cookie_is_kept(send: Send) -> None:
     assert b"cookie" not in b"".join(server.requests).lower()
 
 
+# Without its time, which would be part of the tests' names.
+ZIPPED = gzip.compress(b"x", mtime=0)
+
 COMPRESSED = {
     "gzip": gzip.compress,
     "x-gzip": gzip.compress,
@@ -521,11 +524,11 @@ def test_a_body_does_not_depend_on_how_it_arrives(cuts: list[int], coding: str) 
     ("coding", "body"),
     [
         ("br", b"x"),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"x"))),
+        ("gzip, gzip", ZIPPED),
         ("gzip", b"not gzip at all"),
-        ("gzip", gzip.compress(b"x" * 99)[:-4]),
-        ("gzip", gzip.compress(b"x") + b"more"),
-        ("gzip", gzip.compress(b"x") + gzip.compress(b"x")),
+        ("gzip", gzip.compress(b"x" * 99, mtime=0)[:-4]),
+        ("gzip", ZIPPED + b"more"),
+        ("gzip", ZIPPED + ZIPPED),
         ("gzip", b"\x1f"),
         ("deflate", b"\xff\xff\xff"),
     ],
