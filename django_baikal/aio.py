@@ -82,7 +82,9 @@ class BaseClient:
         if timeout is None:
             timeout = default or self.config.timeout
         if not is_number(timeout) or not 0 < timeout < MAX_TIMEOUT:
-            raise ConfigurationError("timeout must be a number of seconds, more than 0.")
+            raise ConfigurationError(
+                "timeout must be a number of seconds, more than 0 and less than a year."
+            )
         return Performer(self._runtime, timeout)
 
     def _run(self, flow: Flow[T], timeout: Timeout = None, default: Timeout = None) -> T:
@@ -181,18 +183,28 @@ class BaseClient:
         scopes: Names = None,
         purposes: Names = None,
         redirect_uri: str | None = None,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
         **extra: Any,
     ) -> str:
         """``OpenIDClient.authorize`` as a coroutine."""
-        return await self._arun(flows.authorize(self.config, scopes, purposes, redirect_uri, extra))
+        flow = flows.authorize(self.config, scopes, purposes, redirect_uri, extra)
+        return await self._arun(flow, timeout)
 
     async def astart_authorization(
-        self, redirect_uri: str, scopes: Names = None, purposes: Names = None, **extra: Any
+        self,
+        redirect_uri: str,
+        scopes: Names = None,
+        purposes: Names = None,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
+        **extra: Any,
     ) -> AuthorizationRequest:
         """``OpenIDClient.start_authorization`` as a coroutine."""
-        return await self._arun(
-            flows.start_authorization(self.config, redirect_uri, scopes, purposes, extra)
-        )
+        flow = flows.start_authorization(self.config, redirect_uri, scopes, purposes, extra)
+        return await self._arun(flow, timeout)
 
     async def aintrospect(
         self, access_token: str, *, headers: Headers = None, timeout: Timeout = None

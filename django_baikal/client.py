@@ -115,25 +115,36 @@ class OpenIDClient(BaseClient):
         scopes: Names = None,
         purposes: Names = None,
         redirect_uri: str | None = None,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
         **extra: Any,
     ) -> str:
         """Give the URL where the user authorizes this client (RFC 6749 section 4.1.1).
 
         ``extra``: further parameters, such as ``state`` or ``login_hint``: strings, numbers, or
-        iterables of strings. Every value is encoded.
+        iterables of strings. Every value is encoded. ``headers`` play no part: the user's browser
+        makes this request.
         """
-        return self._run(flows.authorize(self.config, scopes, purposes, redirect_uri, extra))
+        flow = flows.authorize(self.config, scopes, purposes, redirect_uri, extra)
+        return self._run(flow, timeout)
 
     def start_authorization(
-        self, redirect_uri: str, scopes: Names = None, purposes: Names = None, **extra: Any
+        self,
+        redirect_uri: str,
+        scopes: Names = None,
+        purposes: Names = None,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
+        **extra: Any,
     ) -> AuthorizationRequest:
         """Give such a URL with fresh ``state``, ``nonce`` and PKCE S256 ``code_verifier``.
 
         Keep the three in the user's session; ``grant_code`` takes the last two.
         """
-        return self._run(
-            flows.start_authorization(self.config, redirect_uri, scopes, purposes, extra)
-        )
+        flow = flows.start_authorization(self.config, redirect_uri, scopes, purposes, extra)
+        return self._run(flow, timeout)
 
     def introspect(
         self, access_token: str, *, headers: Headers = None, timeout: Timeout = None

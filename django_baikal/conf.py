@@ -37,14 +37,15 @@ _BOOLEANS = {
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a string")
-    if not value.isprintable() and value:
+    if not value.isprintable():
         raise ValueError("has a character that cannot be printed")
     return value
 
 
 def _endpoint(value: Any) -> str:
     try:
-        if split_http_url(_text(value)).query:
+        split_http_url(_text(value))
+        if "?" in value:
             raise ValueError("it has a query")
     except ValueError as error:
         raise ValueError(f"is not the base URL of an authserver: {error}") from None
@@ -52,7 +53,7 @@ def _endpoint(value: Any) -> str:
 
 
 def _path(value: Any) -> str:
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, str | os.PathLike) or "-----BEGIN" in str(value):
         raise ValueError("must be a path")
     return str(os.fspath(value))
 
@@ -145,7 +146,8 @@ def _client_keys(value: Any) -> tuple[Mapping[str, Any], ...]:
         for name in entry:
             if name not in KEY_FIELDS:
                 raise ValueError(f"entry {index}: {_unknown(name, KEY_FIELDS)}")
-            if name != "key" and not isinstance(entry[name], str | bytes | None):
+            kinds = str | bytes | None if name in ("key", "passphrase") else str | None
+            if not isinstance(entry[name], kinds):
                 raise ValueError(f"entry {index}: {name!r} must be a string")
     return tuple(dict(entry) for entry in value)
 
@@ -160,6 +162,10 @@ def _keys_from_environment(value: str) -> Any:
         except ValueError:
             raise ValueError("is not valid JSON") from None
     return [{"key": value}]
+
+
+def _prefix(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 _VALIDATORS: dict[str, Callable[[Any], Any]] = {
@@ -189,9 +195,10 @@ _VALIDATORS: dict[str, Callable[[Any], Any]] = {
     "AIOHTTP_SESSION_SIZE": _positive_int,
     "AIOHTTP_SESSION_DNS_CACHE": _number,
     "AIOHTTP_SESSION_LIMIT": _positive_int,
+    "ENV_PREFIX": _prefix,
 }
 #: Every key that an entry of BAIKAL may have.
-KNOWN = (*_VALIDATORS, "ENV_PREFIX")
+KNOWN = tuple(_VALIDATORS)
 _SECRET = {field.name.upper() for field in fields(ClientConfig) if field.metadata.get("secret")}
 
 
@@ -200,6 +207,13 @@ def _unknown(name: object, known: tuple[str, ...]) -> str:
     close = get_close_matches(shown.upper(), [key.upper() for key in known], n=1)
     hint = next((f" Did you mean {key!r}?" for key in known if close == [key.upper()]), "")
     return f"Unknown key {name!r}.{hint}"
+
+
+def _shown(name: str, value: Any) -> str:
+    """Quote a wrong value, unless it is a secret or may hold one (a key, a URL's password)."""
+    text = repr(value)
+    hidden = name in _SECRET or "-----BEGIN" in text or "@" in text
+    return "" if hidden else f" (it is {text})"
 
 
 def aliases() -> list[str]:
@@ -245,21 +259,29 @@ def entry(alias: str) -> Mapping[str, Any]:
 def environment(alias: str, prefix: object = None) -> dict[str, str]:
     """Give what the environment says for ``alias``: names of settings, and their texts."""
     names = {name: name for name in UNPREFIXED}
-    if prefix is None and alias == "default":
-        prefix = "BAIKAL_"
-    if isinstance(prefix, str):
+    prefix = _env_prefix(alias, prefix)
+    if prefix is not None:
         names |= {name: f"{prefix}{name}" for name in ENVIRONMENT}
-    present = {name: variable for name, variable in names.items() if os.environ.get(variable)}
-    if not present:
-        return {}
+    return {name: _read(variable) for name, variable in names.items() if os.environ.get(variable)}
+
+
+def _env_prefix(alias: str, given: object) -> str | None:
+    if given is None and alias == "default":
+        return "BAIKAL_"
+    return given if isinstance(given, str) else None
+
+
+def _read(variable: str) -> str:
     from environ import Env
 
-    env = Env()
-    # A secret may begin with "$", which django-environ takes for the name of another variable.
-    return {
-        name: env.str(variable, default=None) or os.environ[variable]
-        for name, variable in present.items()
-    }
+    text = os.environ[variable]
+    if text.startswith("$"):
+        # django-environ takes the rest for the name of another variable, and logs it; it may as
+        # well be a secret that begins so.
+        other = os.environ.get(text.lstrip("$"), "")
+        if not other or other.startswith("$"):
+            return text
+    return str(Env().str(variable))
 
 
 def problems(alias: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -269,27 +291,31 @@ def problems(alias: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     for name, value in given.items():
         if name not in KNOWN:
             wrong.append((str(name), _unknown(name, KNOWN)))
-        elif name != "ENV_PREFIX":
+        else:
             try:
                 values[name.lower()] = _VALIDATORS[name](value)
             except ValueError as error:
-                shown = "" if name in _SECRET else f" (it is {value!r})"
-                wrong.append((name, f"{name} {error}{shown}."))
-    wrong.extend(_together(values, {name for name, _ in wrong}, alias))
+                wrong.append((name, f"{name} {error}{_shown(name, value)}."))
+    prefix = _env_prefix(alias, values.pop("env_prefix", None))
+    wrong.extend(_together(values, {name for name, _ in wrong}, prefix))
     return values, wrong
 
 
-def _together(values: Mapping[str, Any], wrong: set[str], alias: str) -> Iterator[tuple[str, str]]:
+def _together(
+    values: Mapping[str, Any], wrong: set[str], prefix: str | None
+) -> Iterator[tuple[str, str]]:
     """Give what is wrong with the values as a whole; keys in ``wrong`` were reported before."""
     required = ["AUTHSERVER_ENDPOINT", "CLIENT_ID"]
     if values.get("client_auth_method") != "private_key_jwt":
         required.append("CLIENT_SECRET")
     for name in required:
         if not values.get(name.lower()) and name not in wrong:
-            variable = f" (or the variable BAIKAL_{name})" if alias == "default" else ""
+            variable = "" if prefix is None else f" (or the variable {prefix}{name})"
             yield name, f"{name} is missing{variable}."
     endpoint = values.get("authserver_endpoint", "")
-    if endpoint.startswith("http:") and not (values.get("allow_http") or is_loopback(endpoint)):
+    if endpoint.lower().startswith("http:") and not (
+        values.get("allow_http") or is_loopback(endpoint)
+    ):
         sentence = (
             f"AUTHSERVER_ENDPOINT must be https (it is {endpoint!r}); ALLOW_HTTP lets plain http "
             "pass, for development only."
@@ -319,4 +345,5 @@ def merged(alias: str, explicit: Mapping[str, Any] | None = None) -> dict[str, A
     """Give all that is said about ``alias``, unchecked, the strongest source last."""
     own = {name: value for name, value in (explicit or {}).items() if value is not None}
     base = entry(alias) if alias in aliases() or not own else {}
-    return {**environment(alias, base.get("ENV_PREFIX")), **base, **own}
+    prefix = own.get("ENV_PREFIX", base.get("ENV_PREFIX"))
+    return {**environment(alias, prefix), **base, **own}

@@ -12,9 +12,9 @@ from django_baikal.views import IssuerMetadataView, JWKSView
 
 app_name = "django_baikal"
 urlpatterns = [
-    re_path(r"^/?\.well-known/jwks\.json\Z", JWKSView.as_view(), name="jwks"),
+    re_path(r"^(?:/)?\.well-known/jwks\.json\Z", JWKSView.as_view(), name="jwks"),
     re_path(
-        r"^/?\.well-known/openid-configuration\Z",
+        r"^(?:/)?\.well-known/openid-configuration\Z",
         IssuerMetadataView.as_view(),
         name="openid-configuration",
     ),

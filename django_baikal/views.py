@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.csrf import csrf_exempt
 
 from django_baikal.exceptions import KeyStoreError
 from django_baikal.handler import clients
@@ -27,7 +28,8 @@ CACHE_CONTROL = f"public, max-age={MAX_AGE}, stale-while-revalidate=60, stale-if
 RETRY_AFTER = 30
 
 
-@method_decorator(login_not_required, name="dispatch")
+# Exempt, so that what is not GET is answered 405 and not with a page about a missing cookie.
+@method_decorator([login_not_required, csrf_exempt], name="dispatch")
 class PublicDocumentView(View):
     """A JSON document that anybody may read and keep for a while: no session, no cookie.
 
@@ -51,6 +53,11 @@ class PublicDocumentView(View):
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        session = getattr(request, "session", None)
+        if session is not None and not session.modified:
+            # Django 5.2's LoginRequiredMiddleware has looked at the user, which would add
+            # "Vary: Cookie", although nothing here depends on it.
+            session.accessed = False
         return response
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
@@ -80,7 +87,8 @@ class JWKSView(PublicDocumentView):
 
     def document(self) -> dict[str, Any]:
         """Give the JWK Set of the alias."""
-        return dict(clients[self.using].get_jwk_set(dump_json=False))
+        jwk_set: Any = clients[self.using].get_jwk_set(dump_json=False)
+        return dict(jwk_set)
 
     def cache_control(self, _document: dict[str, Any]) -> str:
         """Let nobody keep an empty set: the first key has to be usable at once."""
@@ -90,7 +98,8 @@ class JWKSView(PublicDocumentView):
 class IssuerMetadataView(PublicDocumentView):
     """Our metadata as an issuer of assertions: ``issuer`` and ``jwks_uri`` (Discovery section 3).
 
-    Both come from ISSUER and never from the Host header; 404 unless ISSUER is an http(s) URL.
+    Both come from ISSUER and never from the Host header; 404 unless ISSUER is an http(s) URL
+    without a query.
     """
 
     def document(self) -> dict[str, Any]:
@@ -98,6 +107,8 @@ class IssuerMetadataView(PublicDocumentView):
         issuer = clients[self.using].config.issuer
         try:
             split_http_url(issuer)
-        except ValueError:
-            raise Http404("ISSUER is not a URL, so it has no metadata.") from None
+            if "?" in issuer:
+                raise ValueError("it has a query")
+        except ValueError as error:
+            raise Http404(f"ISSUER cannot have metadata: {error}.") from None
         return {"issuer": issuer, "jwks_uri": issuer.rstrip("/") + "/.well-known/jwks.json"}

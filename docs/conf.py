@@ -26,8 +26,8 @@ myst_heading_anchors = 4
 nitpicky = True
 # A build opens no socket, so no other project's inventory is read: only our own names are checked.
 nitpick_ignore_regex = [(r"py:.*", r"(?!django_baikal)[\s\S]*")]
-# index.md names whole directories; one that is still empty is no mistake. (Sphinx gives this warning
-# no type, so suppress_warnings does not reach it.)
+# index.md names whole directories; one that is still empty is no mistake. (Sphinx gives this
+# warning no type, so suppress_warnings does not reach it.)
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(
     lambda record: "toctree glob" not in str(record.msg)
 )

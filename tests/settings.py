@@ -25,6 +25,5 @@ BAIKAL = {
         "AUTHSERVER_ENDPOINT": "https://auth.example.com",
         "CLIENT_ID": "client",
         "CLIENT_SECRET": "secret",
-        "ISSUER": "https://me.example.com/",
     },
 }

@@ -113,7 +113,7 @@ def test_get_token_and_forget_token_take_the_same():
 
 
 def test_headers_and_timeout_are_on_every_method_that_calls():
-    for name in set(METHODS) - {"authorize", "start_authorization", "get_jwk_set"}:
+    for name in set(METHODS) - {"get_jwk_set"}:
         assert {"headers", "timeout"} <= set(
             inspect.signature(getattr(OpenIDClient, name)).parameters
         )
@@ -227,6 +227,19 @@ def test_the_timeout_of_a_call_bounds_it_with_its_discovery(authserver, method):
             asyncio.run(made)
         assert time.monotonic() - start < 1.5
         assert caught.value.code == "timeout"
+
+
+@pytest.mark.parametrize("method", ["authorize", "start_authorization"])
+def test_headers_and_timeout_do_not_get_into_the_authorization_url(authserver, method):
+    authserver.fail("discovery", delay=1, times=2)
+    where = {"redirect_uri": "https://app.example/cb"}
+    for name in (method, f"a{method}"):
+        with pytest.raises(AuthserverUnavailable):
+            asyncio.run(getattr(OpenIDClient(), name)(**where, timeout=0.2))
+    started = getattr(OpenIDClient(), method)(**where, timeout=4, headers={"X-A": "b"})
+    url = started if method == "authorize" else started.url
+    assert "timeout" not in url
+    assert "X-A" not in url
 
 
 def test_introspection_has_a_timeout_of_its_own(authserver):

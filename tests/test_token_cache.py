@@ -230,6 +230,11 @@ def test_forget_token_drops_exactly_one():
     assert {scopes for scopes in made if made[scopes] != again[scopes]} == {("b",)}
 
 
+def test_what_only_a_users_token_has_needs_a_user():
+    with pytest.raises(ConfigurationError, match="acr: only a user's token"):
+        want(acr="2")
+
+
 def test_an_argument_that_is_not_json_is_the_callers_error():
     with pytest.raises(ConfigurationError, match="JSON"):
         get(World(), want(sub="u", identifier={1, 2}))

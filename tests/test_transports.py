@@ -13,7 +13,7 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -344,9 +344,11 @@ def test_an_exchange_ends_at_its_deadline(
 
 @all_three
 def test_no_time_left_is_a_timeout_and_nothing_is_sent(send: Send) -> None:
-    with running(answering()) as server:
-        with pytest.raises(AuthserverUnavailable, match="no complete answer"):
-            send(post(server.url), timeout=0)
+    with (
+        running(answering()) as server,
+        pytest.raises(AuthserverUnavailable, match="no complete answer"),
+    ):
+        send(post(server.url), timeout=0)
     assert server.requests == []
 
 
@@ -764,11 +766,11 @@ def test_a_proxy_that_is_not_http_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def transport() -> Iterator[Any]:
+def transport() -> Any:
     pytest.importorskip("aiohttp")
     from django_baikal.transports.aiohttp import AiohttpTransport
 
-    yield AiohttpTransport(ClientConfig())
+    return AiohttpTransport(ClientConfig())
 
 
 def test_one_transport_serves_two_loops_one_after_the_other(transport: Any) -> None:

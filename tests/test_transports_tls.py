@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import logging
 import os
 import ssl
@@ -76,7 +76,7 @@ def ca_path(ca: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def contexts(ca: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ssl.SSLContext]:
-    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3)
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
     certificates = {
         "good": ca.issue_cert("127.0.0.1", "localhost"),
         "unknown-ca": trustme.CA().issue_cert("127.0.0.1"),
@@ -101,10 +101,10 @@ def self_signed() -> bytes:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alone")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(1))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -149,9 +149,11 @@ def test_a_certificate_is_checked_against_the_given_ca(
 def test_a_private_ca_is_not_trusted_by_default(
     send: Send, certificate: str, contexts: dict[str, ssl.SSLContext]
 ) -> None:
-    with running(answering(), contexts[certificate]) as server:
-        with pytest.raises(AuthserverUnavailable, match="VERIFY_CERTS") as caught:
-            send(post(server.url))
+    with (
+        running(answering(), contexts[certificate]) as server,
+        pytest.raises(AuthserverUnavailable, match="VERIFY_CERTS") as caught,
+    ):
+        send(post(server.url))
     assert caught.value.code == "tls_failed"
     assert server.requests == []
 
@@ -193,7 +195,10 @@ def test_a_directory_of_cas_can_be_given(
     contexts: dict[str, ssl.SSLContext], ca_path: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        ["openssl", "x509", "-hash", "-noout", "-in", ca_path], capture_output=True, text=True
+        ["openssl", "x509", "-hash", "-noout", "-in", ca_path],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (tmp_path / f"{done.stdout.strip()}.0").write_bytes(Path(ca_path).read_bytes())
     with running(answering(), contexts["good"]) as server:
@@ -243,9 +248,11 @@ def test_plain_http_on_a_tls_port_is_told(send: Send) -> None:
         connection.sock.recv(4096)
         connection.send(reply(status="400 Bad Request"))
 
-    with running(complain) as server:
-        with pytest.raises(AuthserverUnavailable, match="plain http on this port") as caught:
-            send(post(server.url.replace("http:", "https:")))
+    with (
+        running(complain) as server,
+        pytest.raises(AuthserverUnavailable, match="plain http on this port") as caught,
+    ):
+        send(post(server.url.replace("http:", "https:")))
     assert caught.value.code == "tls_failed"
 
 
@@ -434,6 +441,7 @@ def test_after_a_fork_the_parent_keeps_its_connection_and_the_child_makes_its_ow
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
+            check=False,
             timeout=30,
         )
     assert (done.returncode, done.stderr) == (0, "")

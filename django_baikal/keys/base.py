@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from django_baikal.exceptions import KeyLoadError, NotPrivate, NoUsableSigningKey
+from django_baikal.exceptions import (
+    KeyLoadError,
+    NotPrivate,
+    NoUsableSigningKey,
+    StoreUnavailable,
+)
 from django_baikal.protocol import jwk, jws
 
 
@@ -72,16 +77,29 @@ class Keyring:
             raise NoUsableSigningKey(
                 "There is no key to sign with: set PRIVATE_CERTS_PATH or CLIENT_KEYS."
             )
-        sources = " or ".join(store.source for store in self.stores)
-        raise NoUsableSigningKey(f"There is no private key that can be used in {sources}.")
+        raise NoUsableSigningKey(f"There is no private key that can be used in {self._sources}.")
+
+    @property
+    def _sources(self) -> str:
+        return " or ".join(store.source for store in self.stores)
 
     def keys(self) -> list[KeyMaterial]:
-        """Give all keys to publish, the signing one first, each material once."""
+        """Give all keys to publish, the signing one first, each material and each kid once.
+
+        Raises StoreUnavailable when there are keys and none can be used: an empty set would make
+        others drop the keys that they have.
+        """
         found: dict[str, KeyMaterial] = {}
+        kids: set[str] = set()
         for store in self.stores:
             signing = store.signing_key()
             for key in ([signing] if signing else []) + list(store.keys()):
-                found.setdefault(key.thumbprint, key)
+                # Of two keys under one kid a verifier may take the wrong one, or neither.
+                if key.thumbprint not in found and key.kid not in kids:
+                    found[key.thumbprint] = key
+                    kids.add(key.kid)
+        if not found and any(store.problems() for store in self.stores):
+            raise StoreUnavailable(f"None of the keys in {self._sources} can be used.")
         return list(found.values())
 
     def jwk_set(self) -> dict[str, Any]:

@@ -17,10 +17,15 @@ logger = logging.getLogger("django_baikal.keys")
 MAX_FILE_SIZE = 64 * 1024
 
 
-class _Listing(NamedTuple):
-    signature: tuple[tuple[str, int, int, int], ...]
-    keys: tuple[KeyMaterial, ...]
-    problems: tuple[KeyLoadError, ...]
+class _File(NamedTuple):
+    name: str
+    modified: int
+    size: int
+    inode: int
+
+
+class _Unreadable(KeyLoadError):
+    """The file may be readable the next time, with nothing about it changed."""
 
 
 class DirectoryKeyStore:
@@ -34,51 +39,50 @@ class DirectoryKeyStore:
     def __init__(self, path: str) -> None:
         self.path = path
         self.source = f"PRIVATE_CERTS_PATH ({path})"
-        self._listing: _Listing | None = None
+        self._known: dict[_File, KeyMaterial | KeyLoadError] | None = None
 
-    def _signature(self) -> tuple[tuple[str, int, int, int], ...]:
+    def _scan(self) -> list[_File]:
         found = []
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and entry.is_file():
                     stat = entry.stat()
-                    found.append((entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        return tuple(sorted(found))
+                    found.append(_File(entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        return sorted(found)
 
-    def _read(self) -> _Listing:
+    def _read(self) -> dict[_File, KeyMaterial | KeyLoadError]:
+        """Give the key of each file, or why it has none, in the order of names."""
+        known = self._known
         try:
-            signature = self._signature()
+            files = self._scan()
         except OSError as error:
-            if self._listing is not None:
+            if known is not None:
                 logger.error(  # noqa: TRY400 - a traceback each time would say nothing more
                     "%s cannot be read (%s); its last keys stay.", self.source, error.strerror
                 )
-                return self._listing
+                return known
             raise StoreUnavailable(f"{self.source} cannot be read: {error.strerror}.") from None
-        if self._listing is None or self._listing.signature != signature:
-            keys: list[KeyMaterial] = []
-            problems: list[KeyLoadError] = []
-            for name, _, size, _ in signature:
-                try:
-                    keys.append(self._load(name, size))
-                except KeyLoadError as error:
-                    problems.append(error.at(os.path.join(self.path, name)))
-            self._listing = _Listing(signature, tuple(keys), tuple(problems))
-        return self._listing
+        found = {file: (known or {}).get(file) or self._load(file) for file in files}
+        self._known = {
+            file: loaded for file, loaded in found.items() if not isinstance(loaded, _Unreadable)
+        }
+        return found
 
-    def _load(self, name: str, size: int) -> KeyMaterial:
-        if size > MAX_FILE_SIZE:
-            raise KeyLoadError(f"The file has more than {MAX_FILE_SIZE} bytes.")
+    def _load(self, file: _File) -> KeyMaterial | KeyLoadError:
+        path = os.path.join(self.path, file.name)
+        if file.size > MAX_FILE_SIZE:
+            return KeyLoadError(f"The file has more than {MAX_FILE_SIZE} bytes.").at(path)
         try:
-            with open(os.path.join(self.path, name), "rb") as file:
-                data = file.read(MAX_FILE_SIZE)
+            with open(path, "rb") as opened:
+                return load_key(opened.read(MAX_FILE_SIZE))
         except OSError as error:
-            raise KeyLoadError(f"The file cannot be read: {error.strerror}.") from None
-        return load_key(data)
+            return _Unreadable(f"The file cannot be read: {error.strerror}.").at(path)
+        except KeyLoadError as error:
+            return error.at(path)
 
     def keys(self) -> Sequence[KeyMaterial]:
         """Give every key that can be used, the newest name first; or raise StoreUnavailable."""
-        return self._read().keys[::-1]
+        return [key for key in self._read().values() if isinstance(key, KeyMaterial)][::-1]
 
     def signing_key(self) -> KeyMaterial | None:
         """Give the key of the last name; raise StoreUnavailable if there was never a listing."""
@@ -86,4 +90,4 @@ class DirectoryKeyStore:
 
     def problems(self) -> Sequence[KeyLoadError]:
         """Give an error for each file that is not used; or raise StoreUnavailable."""
-        return self._read().problems
+        return [error for error in self._read().values() if isinstance(error, KeyLoadError)]

@@ -48,7 +48,7 @@ _CRT = ("p", "q", "dp", "dq", "qi")
 # Parsing an RSA key costs 130 signatures, so each distinct one is parsed once per process.
 _MAX_PARSED = 256
 _parsed: OrderedDict[bytes, KeyMaterial] = OrderedDict()
-_lock = threading.Lock()
+_lock: threading.Lock
 
 
 def _renew_lock() -> None:
@@ -56,6 +56,7 @@ def _renew_lock() -> None:
     _lock = threading.Lock()
 
 
+_renew_lock()
 # Another thread of the parent may hold the lock at the moment of the fork.
 os.register_at_fork(after_in_child=_renew_lock)
 
@@ -74,8 +75,8 @@ def load_key(
     own or else the RFC 7638 thumbprint. ``alg``: by default what the key is for (RS256, ES256).
     Raises a kind of KeyLoadError that never quotes the data.
     """
-    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
-    secret = password.encode() if isinstance(password, str) else password
+    raw = _bytes(data) if isinstance(data, str) else bytes(data)
+    secret = _bytes(password) if isinstance(password, str) else password
     digest = hashlib.sha256(repr((raw, format, secret, kid, alg)).encode()).digest()
     with _lock:
         if (known := _parsed.get(digest)) is not None:
@@ -87,15 +88,23 @@ def load_key(
         return key
 
 
+def _bytes(text: str) -> bytes:
+    # The environment's bytes that are not UTF-8 stand in str as lone surrogates.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _short(text: str) -> str:
+    """Quote a name for a message; what is too long for one may be the key, given in its place."""
+    return f" {text!r}" if len(text) <= 16 else ""
+
+
 def _load(
     raw: bytes, format: str | None, password: bytes | None, kid: str | None, alg: str | None
 ) -> KeyMaterial:
     raw = raw.removeprefix(b"\xef\xbb\xbf").strip()
     looks = "json" if raw.startswith(b"{") else "pem" if _PEM_LABEL.search(raw) else None
     if format is not None and format not in FORMATS:
-        raise UnknownFormat(
-            f"Unknown key format {format!r}; known are {', '.join(FORMATS)}.", format=format
-        )
+        raise UnknownFormat(f"Unknown key format{_short(format)}; known are {', '.join(FORMATS)}.")
     if looks is None:
         raise UnknownFormat("The data is neither PEM nor a JWK.", format=format)
     if format not in (None, looks):
@@ -231,7 +240,9 @@ def material(private_key: Any, *, kid: str | None = None, alg: str | None = None
     else:
         raise UnsupportedKey("The key is neither RSA nor on the curve P-256.")
     if alg is not None and alg not in allowed:
-        raise UnsupportedKey(f"The key cannot be used with alg {alg!r}; use {', '.join(allowed)}.")
+        raise UnsupportedKey(
+            f"The key cannot be used with alg{_short(alg)}; use {', '.join(allowed)}."
+        )
     if kid is not None and not _KID.fullmatch(kid):
         raise UnsupportedKey("A kid is 1 to 255 characters out of A-Z a-z 0-9 . _ ~ -")
     kid, alg = kid or thumbprint(members), alg or allowed[0]

@@ -6,10 +6,11 @@ import base64
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
-from django_baikal.exceptions import ConfigurationError
+from django_baikal.exceptions import ConfigurationError, InvalidResponse
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Flow, Now, RandomToken, Sign
 from django_baikal.protocol.metadata import Metadata
+from django_baikal.protocol.urls import origin
 
 METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -30,10 +31,23 @@ def basic_credentials(client_id: str, client_secret: str) -> str:
 
 
 def assertion_audience(config: ClientConfig, metadata: Metadata) -> str:
-    """Give the single ``aud`` of an assertion, never one that nobody verified."""
-    if config.assertion_audience == "token_endpoint":
-        return metadata.endpoint(config, "token_endpoint")
-    return config.expected_issuer
+    """Give the single ``aud`` of an assertion, never one that nobody verified.
+
+    Metadata may name the token endpoint of another authserver beside endpoints of its own, and so
+    get assertions that are good there. Hence only an endpoint on the authserver's own origin, or
+    on one in ENDPOINT_ORIGINS, is an audience; raises InvalidResponse for another one.
+    """
+    if config.assertion_audience == "issuer":
+        return config.expected_issuer
+    url = metadata.endpoint(config, "token_endpoint")
+    if config.endpoint_origins is None and origin(url) != origin(config.authserver_endpoint):
+        raise InvalidResponse(
+            f"The authserver's metadata names a token_endpoint at {origin(url)!r}, which is not "
+            "made the audience of an assertion: list that origin in ENDPOINT_ORIGINS if it is the "
+            "authserver's, or set ASSERTION_AUDIENCE to 'issuer'.",
+            code="endpoint_refused",
+        )
+    return url
 
 
 def credentials(config: ClientConfig, metadata: Metadata, endpoint: str) -> Flow[Credentials]:

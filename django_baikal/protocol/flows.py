@@ -150,6 +150,8 @@ def grant_code(
     ]
     if code_verifier is not None:
         form.append(("code_verifier", text(code_verifier, "code_verifier")))
+    if nonce is not None:
+        text(nonce, "nonce")
     answer = yield from _grant(config, form, headers)
     now = yield Now()
     if nonce is not None and "id_token" not in answer:

@@ -37,6 +37,9 @@ def check_id_token(
         raise ExpiredToken("The id token is expired, or from the future.")
     if nonce is not None:
         given = claims.get("nonce")
-        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+        # "surrogatepass": JSON may hold half a surrogate pair, and it only has to be unequal.
+        if not isinstance(given, str) or not hmac.compare_digest(
+            given.encode("utf-8", "surrogatepass"), nonce.encode("utf-8", "surrogatepass")
+        ):
             raise TokenError("The id token's nonce is not the one of this login.")
     return claims

@@ -35,14 +35,17 @@ def loads_object(data: bytes) -> dict[str, Any]:
             parse_float=_float,
         )
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
+        wrong = "it is not UTF-8"
     except json.JSONDecodeError:
-        raise ValueError("it is not JSON") from None
+        wrong = "it is not JSON"
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")
-    return value
+        wrong = "it is nested too deeply"
+    else:
+        if isinstance(value, dict):
+            return value
+        wrong = "it is not a JSON object"
+    # Not raised where those were caught: they hold all of the data, and would be its context.
+    raise ValueError(wrong)
 
 
 def is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django_baikal.exceptions import AuthserverUnavailable
+from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
 from django_baikal.protocol import flows, grants
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import (
@@ -22,7 +22,7 @@ from django_baikal.protocol.effects import (
     Share,
     Sleep,
 )
-from django_baikal.protocol.messages import Names, names
+from django_baikal.protocol.messages import Names, names, text
 
 logger = logging.getLogger("django_baikal.client")
 
@@ -61,6 +61,10 @@ class Wanted:
 def wanted(scopes: Names, purposes: Names, sub: str | None, extra: Mapping[str, Any]) -> Wanted:
     """Make a ``Wanted`` of a caller's arguments; raise ConfigurationError for a wrong one."""
     given = {name: value for name, value in extra.items() if value is not None}
+    if sub is None and given:
+        raise ConfigurationError(f"{', '.join(given)}: only a user's token has that; give sub too.")
+    if sub is not None:
+        text(sub, "sub")
     return Wanted(names(scopes, "scopes"), names(purposes, "purposes"), sub, given)
 
 

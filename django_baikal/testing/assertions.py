@@ -89,7 +89,7 @@ def _verify(assertion: str, keys: Sequence[dict[str, Any]], kid: str | None) -> 
         try:
             jws.verify(assertion, keys, algorithms=ALGORITHMS)
         except InvalidSignature as error:
-            raise Unacceptable(f"it does not verify: {error}") from None
+            raise Unacceptable(f"it does not verify: {str(error).rstrip('.')}") from None
         return
     # Only lenient servers get here: without a kid each key is tried.
     for jwk in keys:

@@ -86,7 +86,7 @@ def wire(request: Request) -> tuple[str, dict[str, str]]:
     url, host = _canonical(request.url)
     if not _METHOD.fullmatch(request.method):
         raise ConfigurationError(
-            f"{request.method!r} is not an HTTP method.", code="invalid_request"
+            f"{request.method!r} is not an HTTP method.", code="unsendable_request"
         )
     headers = {"Host": host}
     seen = set(_FRAMING)
@@ -95,7 +95,7 @@ def wire(request: Request) -> tuple[str, dict[str, str]]:
             raise ConfigurationError(
                 f"The header {name!r} cannot be sent: it is repeated, has characters that "
                 "are not allowed, or is set by the transport.",
-                code="invalid_request",
+                code="unsendable_request",
             )
         seen.add(name.lower())
         headers[name] = value
@@ -202,8 +202,8 @@ def collect_headers(pairs: Iterable[tuple[str, str]], url: str) -> dict[str, str
     """
     headers: dict[str, str] = {}
     for name, value in pairs:
-        key, value = name.lower(), value.strip(" \t\r\n")
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        key, text = name.lower(), value.strip(" \t\r\n")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
     length = headers.get("content-length")
     coding = headers.get("transfer-encoding")
     if (length is not None and not (length.isascii() and length.isdigit())) or (

@@ -56,7 +56,7 @@ def failure(
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError) and type(cause).__module__ != "ssl":
             continue  # aiohttp's, without the details; what it wraps is still to come
-        elif isinstance(cause, ssl.SSLCertVerificationError):
+        if isinstance(cause, ssl.SSLCertVerificationError):
             verdict = _CERTIFICATE.get(cause.verify_code, f"is not trusted{_CHECKED}")
             code, problem = "tls_failed", f"the server's TLS certificate {verdict}"
         elif isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):

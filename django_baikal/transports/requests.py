@@ -140,7 +140,7 @@ class _Adapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Do nothing: the context has it all; requests would load the CA bundle again."""
 
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
+    def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ARG002
         """Give a response that neither parses cookies nor keeps the request's credentials."""
         response = requests.Response()
         response.status_code = resp.status
