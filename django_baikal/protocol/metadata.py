@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,6 @@ from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.protocol.messages import default_headers, json_answer, printable
 from django_baikal.protocol.urls import is_loopback, origin, split_http_url, without_query
-
-_BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,6 @@ class Metadata:
         try:
             parts = split_http_url(url)
             where = origin(url)
-            if _BARE_PERCENT.search(url):
-                raise ValueError("it has a % that is no percent-encoding")
             plain = "http" in (parts.scheme, urlsplit(self.source).scheme)
             if plain and where != origin(self.source):
                 raise ValueError("over plain http it may only be on the metadata's own origin")

@@ -7,7 +7,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
-_FORBIDDEN = re.compile(r"[^\x21-\x7e]|[\\<>\"{}|^`]")
+_FORBIDDEN = re.compile(r"[^\x21-\x7e]|[\\<>\"{}|^`]|%(?![0-9A-Fa-f]{2})")
 
 
 def split_http_url(url: object) -> SplitResult:

@@ -73,7 +73,6 @@ class AsyncTransport(Protocol):
 _METHOD = re.compile(r"[A-Z]+")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-_BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
 
@@ -115,10 +114,6 @@ def _canonical(url: str) -> tuple[str, str]:
         shown = "The URL" if "@" in url else without_query(url)
         raise ConfigurationError(f"{shown!r}: {error}.", code="invalid_url") from None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if _BARE_PERCENT.search(target):
-        raise ConfigurationError(
-            f"{without_query(url)!r}: it has a % that is no percent-encoding.", code="invalid_url"
-        )
     target = quote(target, safe="%-._~!$&'()*+,;=:@/?")
     target = _PERCENT.sub(lambda found: found[0].upper(), target)
     return base + target, base.partition("://")[2]
