@@ -159,7 +159,7 @@ def _keys_from_environment(value: str) -> Any:
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("is not valid JSON") from None
     return [{"key": value}]
 

@@ -155,9 +155,12 @@ def test_a_key_added_to_a_nested_list_is_seen(baikal):
 
 
 def test_a_client_that_somebody_holds_does_not_change(baikal):
+    keys = baikal["default"]["CLIENT_KEYS"] = [{"key": pem(ec_key()), "kid": "old"}]
     held = clients["default"]
     baikal["default"]["CLIENT_ID"] = "b"
+    keys[0]["kid"] = "new"
     assert held.config.client_id == "a"
+    assert held.get_jwk_set(dump_json=False)["keys"][0]["kid"] == "old"
 
 
 def test_twenty_threads_that_ask_first_get_the_same_client():

@@ -69,6 +69,7 @@ from django_baikal.protocol.jwk import (
     verification_key,
 )
 
+P256 = 2**256 - 2**224 + 2**192 + 2**96 - 1  # the field's prime
 CRT = ("p", "q", "dp", "dq", "qi")
 CLAIMS = {"iss": "https://me.example.com/", "sub": "alice", "exp": 2_000_000_000}
 FAMILIES = ["RSA", "EC"]
@@ -272,6 +273,11 @@ UNLOADABLE: dict[str, tuple[Callable[[], str | bytes], type[KeyLoadError], str]]
     ),
     "another one's x and y": (
         lambda: jwk_text(ec_key(), d=jwk(ec_key(1))["d"]),
+        InconsistentKey,
+        "x and y",
+    ),
+    "mirrored y": (
+        lambda: jwk_text(ec_key(), y=b64url_uint(P256 - numbers(ec_key())["y"], 32)),
         InconsistentKey,
         "x and y",
     ),
@@ -1051,6 +1057,11 @@ def test_an_ec_signature_in_der_is_refused():
 @pytest.mark.parametrize("kid", ["", "K", "k ", "../k", None, 5, ["k"], {"k": 1}, "k\0"])
 def test_a_kid_that_names_no_key_falls_back_to_none(kid):
     assert "names no key" in refused(forge({**HEADER, "kid": kid}, signed_by(rsa_key())))
+
+
+def test_a_kid_that_is_null_does_not_name_the_key_that_has_none():
+    token = forge({"alg": "RS256", "kid": None}, signed_by(rsa_key()))
+    assert "names no key" in refused(token, published(kid=None))
 
 
 def test_a_kid_that_names_two_keys_is_refused():

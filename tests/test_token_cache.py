@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import textwrap
@@ -409,7 +410,8 @@ def test_four_processes_that_share_a_database_cache_make_one_token_request(
     monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setenv("CACHE_URL", "dbcache://cache_table")
     create = [sys.executable, "-m", "django", "createcachetable"]
-    subprocess.run(create, check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(create, check=True, capture_output=True, env=environment)
     _four_processes(authserver)
 
 

@@ -402,8 +402,8 @@ if not child:
     try:
         if {kind!r} == "aiohttp":
             import warnings
-            # The session is the parent's, and in the child nothing can close it.
-            warnings.simplefilter("ignore", ResourceWarning)
+            # Session and loop are the parent's, and in the child nothing can close them.
+            warnings.simplefilter("ignore")
             loop.set_exception_handler(lambda *_: None)
             asyncio.set_event_loop(None)
             transport = None

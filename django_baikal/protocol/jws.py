@@ -69,8 +69,9 @@ def verify(
 
 def _select(header: Mapping[str, Any], alg: str, keys: Iterable[Mapping[str, Any]]) -> Any:
     if "kid" in header:
-        named = [jwk for jwk in keys if jwk.get("kid") == header["kid"]]
-        if len(named) != 1:
+        kid = header["kid"]
+        named = [jwk for jwk in keys if jwk.get("kid") == kid]
+        if len(named) != 1 or not isinstance(kid, str):
             raise InvalidSignature("The JWT's kid names no key, or more than one.")
         return verification_key(named[0], alg)
     fitting = []
