@@ -49,18 +49,17 @@ class Process:
     @property
     def transport(self) -> Transport:
         """The pooled sync transport."""
-        made: Transport | None = self._made.get("sync")
-        if made is None:
+        if "sync" not in self._made:
             from django_baikal.transports.requests import RequestsTransport
 
-            made = self._made.setdefault("sync", RequestsTransport(self.config))
+            self._made.setdefault("sync", RequestsTransport(self.config))
+        made: Transport = self._made["sync"]
         return made
 
     @property
     def async_transport(self) -> AsyncTransport:
         """The async transport: aiohttp where it is installed, else threads over the sync one."""
-        made: AsyncTransport | None = self._made.get("async")
-        if made is None:
+        if "async" not in self._made:
             new: AsyncTransport
             try:
                 from django_baikal.transports.aiohttp import AiohttpTransport
@@ -70,7 +69,8 @@ class Process:
                 new = ThreadedTransport(self.transport)
             else:
                 new = AiohttpTransport(self.config)
-            made = self._made.setdefault("async", new)
+            self._made.setdefault("async", new)
+        made: AsyncTransport = self._made["async"]
         return made
 
 

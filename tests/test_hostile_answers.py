@@ -229,6 +229,23 @@ metadata_bodies = st.fixed_dictionaries(
         },
     },
 )
+#: Bodies that have broken a parser somewhere.
+ODD = [
+    b"",
+    b"null",
+    b"[" * 100_000,
+    b'{"a":' * 5_000,
+    b'{"active": true, "active": false}',
+    b'{"access_token": "T0ken", "token_type": "Bearer", "expires_in": NaN}',
+    b'{"access_token": "T0ken", "token_type": "Bearer", "expires_in": 1e999}',
+    b'{"expires_in": ' + b"9" * 5_000 + b"}",
+    b'{"error": ' + b"9" * 4_000 + b"}",
+    b'{"active": Infinity}',
+    b'{"error": "\\ud800", "error_description": "\\udfff\\u0000"}',
+    b"\xef\xbb\xbf{}",
+    b"<html>login</html>",
+    b"\xff\xfe{\x00}\x00",
+]
 encodings = st.sampled_from(["utf-8", "utf-16", "utf-8-sig", "latin-1"])
 bodies = st.one_of(
     st.builds(
@@ -237,24 +254,7 @@ bodies = st.one_of(
         encodings,
     ),
     st.binary(max_size=200),
-    st.sampled_from(
-        [
-            b"",
-            b"null",
-            b"[" * 100_000,
-            b'{"a":' * 5_000,
-            b'{"active": true, "active": false}',
-            b'{"access_token": "T0ken", "token_type": "Bearer", "expires_in": NaN}',
-            b'{"access_token": "T0ken", "token_type": "Bearer", "expires_in": 1e999}',
-            b'{"expires_in": ' + b"9" * 5_000 + b"}",
-            b'{"error": ' + b"9" * 4_000 + b"}",
-            b'{"active": Infinity}',
-            b'{"error": "\\ud800", "error_description": "\\udfff\\u0000"}',
-            b"\xef\xbb\xbf{}",
-            b"<html>login</html>",
-            b"\xff\xfe{\x00}\x00",
-        ]
-    ),
+    st.sampled_from(ODD),
 )
 statuses = st.sampled_from([200] * 6 + [201, 204, 206, 301, 302, 307, 308, 304, 401, 401]) | (
     st.integers(200, 599)
@@ -357,6 +357,27 @@ def test_any_answer_of_an_endpoint_ends_in_a_result_or_an_error_of_ours(
         else:
             assert response.status == 200 or name == "revoke"
             check_result(name, result)
+
+
+@both_ways
+@pytest.mark.parametrize("body", ODD, ids=lambda body: repr(body[:20]))
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_a_body_that_has_broken_parsers_breaks_none_here(
+    call: Any, body: bytes, status: int
+) -> None:
+    response = Response(status, {"content-type": "application/json"}, body)
+    passed = set()
+    for name, (endpoint, do) in CALLS.items():
+        for target in ("discovery", endpoint):
+            with hostile(target, response) as client:
+                try:
+                    do(call, client)
+                except Exception as error:  # noqa: BLE001 - what it may be is what is tested
+                    check_error(error)
+                else:
+                    passed.add((name, target))
+    # These two do not look at a body.
+    assert passed <= {("revoke", "revocation"), ("authorize", "authorization")}
 
 
 @both_ways
@@ -505,7 +526,8 @@ class Script:
                 continue
             connection.send(self.message)
             if self.ending == "drip":
-                while not connection.server.stopping.wait(0.02):
+                end = time.monotonic() + TIMEOUT + SLACK + 1
+                while time.monotonic() < end and not connection.server.stopping.wait(0.02):
                     connection.send(b"1")
             if self.ending == "hang":
                 # Until the client gives up.
@@ -555,6 +577,10 @@ def test_any_bytes_end_in_a_result_or_an_error_of_ours_in_time(
 # -- answers that repeat what was asked --------------------------------------------------------
 
 
+#: A token of somebody else, which the authserver should not talk of either.
+FOREIGN = id_token({"alg": "RS256"}, {"sub": "somebody else"})
+
+
 class Echo:
     """Answers with all that came in the request: in a header, in the words of an error, in HTML."""
 
@@ -564,7 +590,7 @@ class Echo:
     def send(self, request: Request, *, timeout: float) -> Response:
         if ".well-known" in request.url:
             return says(metadata("https://hostile.test"))
-        told = f"{dict(request.headers)} {(request.body or b'').decode()} {request.url}"
+        told = f"{FOREIGN} {dict(request.headers)} {(request.body or b'').decode()} {request.url}"
         if self.kind == "json":
             return says({"error": told, "error_description": told}, self.status)
         if self.kind == "success":

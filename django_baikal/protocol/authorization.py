@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -69,12 +69,11 @@ def _extra_value(name: str, value: Any) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    try:
-        return " ".join(value)
-    except TypeError:
-        raise ConfigurationError(
-            f"{name!r} must be a string, a number or an iterable of strings."
-        ) from None
+    if isinstance(value, Iterable):
+        items = [*value]
+        if all(isinstance(item, str) for item in items):
+            return " ".join(items)
+    raise ConfigurationError(f"{name!r} must be a string, a number or an iterable of strings.")
 
 
 def authorization_url(endpoint: str, parameters: list[tuple[str, str]]) -> str:

@@ -52,12 +52,15 @@ def metadata(config: ClientConfig, endpoint: str) -> Flow[Metadata]:
     Fresh for METADATA_TTL. Then, up to METADATA_STALE, the old copy is given at once and one
     renewal runs aside. Callers that start cold share one discovery.
     """
-    copy: Copy | None = yield Recall("metadata")
+    known: Copy | None = yield Recall("metadata")
     now = yield Now()
-    if copy is None or now.monotonic - copy.fetched_at >= config.metadata_stale:
+    copy: Copy
+    if known is None or now.monotonic - known.fetched_at >= config.metadata_stale:
         copy = yield Share(("metadata",), lambda: _cold(config))
-    elif now.monotonic >= copy.retry_at:
-        yield Background(("metadata",), lambda: _renew(config))
+    else:
+        copy = known
+        if now.monotonic >= copy.retry_at:
+            yield Background(("metadata",), lambda: _renew(config))
     if endpoint not in copy.metadata.document and not copy.complete:
         copy = yield Share(("metadata", "complete"), lambda: _complete(config))
     return copy.metadata

@@ -114,11 +114,10 @@ def process_token_response(
 
 def _expires_in(value: Any, where: str, response: Response) -> int:
     # Numbers in strings are sent by real servers, and cannot be misread.
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
-        value = int(value)
-    if not is_number(value) or value < 0:
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value) else value
+    if not is_number(number) or number < 0:
         raise _invalid(where, "its expires_in is not a number of seconds", response)
-    return min(int(value), MAX_EXPIRES_IN)
+    return min(int(number), MAX_EXPIRES_IN)
 
 
 def _invalid(where: str, reason: str, response: Response) -> InvalidResponse:
