@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def loads_object(data: bytes) -> dict[str, Any]:
     raise ValueError(wrong)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether ``value`` is a JSON number: a finite int or float, never a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
