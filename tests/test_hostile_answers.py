@@ -574,6 +574,44 @@ def test_any_bytes_end_in_a_result_or_an_error_of_ours_in_time(
     assert took < TIMEOUT + SLACK
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+BROKEN = [
+    b"",
+    b"\r\n\r\n",
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    *(
+        CHUNKED + chunk
+        for chunk in (b"-1\r\n", b"zz\r\n{}", b"\r\n", b"5\r\n{}", b"f" * 40 + b"\r\n")
+    ),
+    *(CHUNKED + chunk for chunk in (b"2\r\n{}X", b"0x2\r\n{}\r\n0\r\n\r\n", b"2;" + b"y" * 70_000)),
+    *(
+        LENGTH + length + b"\r\n\r\n" + GOOD
+        for length in (b"-1", b"+5", b"1e3", b"5, 6", b"99999", b"\xb2")
+    ),
+    CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + b"0\r\n\r\n",
+    LENGTH + b"9\r\nContent-Encoding: gzip\r\n\r\nnot gzip!",
+]
+
+
+@both_ways
+@pytest.mark.parametrize("discovery", [False, True])
+def test_bytes_that_have_broken_parsers_break_none_here(
+    call: Any, stage: Any, discovery: bool
+) -> None:
+    script, url = stage
+    for script.message in BROKEN:
+        for name in ("grant_client", "introspect"):
+            target, do = CALLS[name]
+            script.target, script.ending = "discovery" if discovery else target, "close"
+            client = client_of(url, timeout=TIMEOUT + SLACK)
+            with pytest.raises(AuthserverError) as caught:
+                do(call, client)
+            check_error(caught.value)
+            client._runtime.process.transport.close()
+
+
 # -- answers that repeat what was asked --------------------------------------------------------
 
 

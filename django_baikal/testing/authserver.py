@@ -133,7 +133,7 @@ class FakeAuthserver:
     def handle(self, request: Request) -> Response:
         """Answer one request: the whole authserver as a function; faults are waited for."""
         response = self.respond(request)
-        if response is None:  # only a server that closes gives up
+        if response is None:  # pragma: no cover: only a server that closes gives up
             raise RuntimeError("The request was abandoned.")
         return response
 

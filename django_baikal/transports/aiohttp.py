@@ -76,7 +76,7 @@ def _leave_to_the_parent() -> None:
     _all_sockets.clear()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch: there is no fork on Windows
     os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 

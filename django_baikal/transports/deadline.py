@@ -35,10 +35,6 @@ class DeadlineSocket(socket.socket):
     or body, is never stopped by it.
     """
 
-    def recv(self, *args: Any, **options: Any) -> bytes:
-        self.settimeout(_left())
-        return super().recv(*args, **options)
-
     def recv_into(self, *args: Any, **options: Any) -> int:
         self.settimeout(_left())
         return super().recv_into(*args, **options)

@@ -80,7 +80,7 @@ def failure(
 
 
 def _tls_problem(error: ssl.SSLError) -> str:
-    reason = (error.reason or "unknown reason").replace("_", " ").lower()
+    reason = (getattr(error, "reason", None) or "unknown reason").replace("_", " ").lower()
     hint = ""
     if "alert" in reason and "cert" in reason:
         hint = "; the server did not accept our certificate, see CLIENT_CERT"
