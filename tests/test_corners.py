@@ -18,7 +18,12 @@ import pytest
 from loopback import answering, reply, running
 from world import config
 
-from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError, OAuthError
+from django_baikal.exceptions import (
+    AuthserverUnavailable,
+    ConfigurationError,
+    InvalidResponse,
+    OAuthError,
+)
 from django_baikal.management.commands import baikal_authserver
 from django_baikal.performers import Performer, Process, Runtime
 from django_baikal.protocol.effects import Fetch, Request, Sleep
@@ -90,9 +95,12 @@ def test_signals_are_left_alone_outside_of_the_main_thread():
     assert seen == ["ran"]
 
 
-@pytest.mark.parametrize("host", ["authserver.example", "", "10.0.0.1"])
-def test_only_this_machine_is_loopback(host):
-    assert not is_loopback(host)
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("authserver.example", False), ("", False), ("10.0.0.1", False), ("localhost", True)],
+)
+def test_only_this_machine_is_loopback(host, local):
+    assert is_loopback(host) is local
 
 
 def test_an_assertion_that_cannot_be_read_is_refused_in_words():
@@ -109,6 +117,32 @@ def test_an_assertion_that_cannot_be_read_is_refused_in_words():
             body.replace(b"e30.e30.x", assertion),
         )
         assert server.handle(request).status == 401
+    grant = b"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=nonsense"
+    basic = {"authorization": "Basic dGVzdC1jbGllbnQ6dGVzdC1zZWNyZXQ="}
+    answer = server.handle(Request("POST", request.url, {**request.headers, **basic}, grant))
+    assert answer.status == 400
+    assert b"it cannot be read" in answer.body
+
+
+def test_a_fault_may_say_how_long_its_body_is():
+    server = FakeAuthserver()
+    server.fail("token", status=503, body="busy", headers={"Content-Length": "4"})
+    with server.serve(), pytest.raises(AuthserverUnavailable) as caught:
+        _client(server).grant_client()
+    assert caught.value.status == 503
+
+
+def test_a_caller_that_goes_away_is_no_event(caplog):
+    with FakeAuthserver().serve() as server:
+        server.fail("token", delay=0.2)
+        host, _, port = server.endpoint.removeprefix("http://").partition(":")
+        for _ in range(3):
+            with socket.create_connection((host, int(port))) as caller:
+                caller.sendall(b"POST /token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                # A reset, and not a polite end.
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        time.sleep(0.5)
+    assert "could not be answered" not in caplog.text
 
 
 def test_a_fault_whose_body_is_no_json_is_recorded_without_an_error():
@@ -228,6 +262,8 @@ def test_an_empty_piece_of_a_body_changes_nothing():
     for piece in (packed[:12], b"", packed[12:]):
         body.feed(piece)
     assert body.finish() == b"text"
+    with pytest.raises(InvalidResponse, match="something after the end"):
+        body.feed(b"more")
 
 
 def test_a_proxy_gets_no_client_certificate(monkeypatch, tmp_path):
@@ -266,5 +302,6 @@ def test_errors_of_tls_are_told_apart():
     said = str(failure(wrapped, REQUEST, timeout=1))
     assert "has expired" in said
     assert failure(ssl.SSLEOFError(8, "EOF"), REQUEST, timeout=1).code == "connection_failed"
+    assert "resolved" in str(failure(socket.gaierror(-2, "x"), REQUEST, timeout=1))
     plain = ssl.SSLError(1, "x")
     assert failure(plain, REQUEST, timeout=1).code == "tls_failed"

@@ -70,7 +70,7 @@ class _StrictResponse(http.client.HTTPResponse):
                 self.headers = self.msg = None  # type: ignore[assignment]
                 super().begin()
         finally:
-            if not self.isclosed():
+            if not self.isclosed():  # pragma: no branch: closed only with an error on its way
                 self.fp = stream
         broken = (
             email_errors.MissingHeaderBodySeparatorDefect,
