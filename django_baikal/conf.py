@@ -161,6 +161,9 @@ def _keys_from_environment(value: str) -> Any:
             return json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError("is not valid JSON") from None
+    if "-----BEGIN" not in value and not value.lstrip().startswith("{"):
+        # The SDK had the issuer at this place of its arguments.
+        raise ValueError("must be a list, or in the environment JSON or PEM")
     return [{"key": value}]
 
 

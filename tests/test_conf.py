@@ -510,3 +510,9 @@ def test_settings_that_are_incomplete_are_not_passed_over(tmp_path):
     """
     done = python(script, **SDK, DJANGO_SETTINGS_MODULE="broken_settings")
     assert "set the variable X" in done.stderr
+
+
+def test_an_issuer_where_the_sdk_had_it_is_not_taken_for_a_key():
+    with pytest.raises(ConfigurationError, match="CLIENT_KEYS must be a list") as caught:
+        OpenIDClient("https://auth.example.com", "id", "secret", "https://me.example.com/")
+    assert "me.example.com" not in str(caught.value), "it might be a key all the same"

@@ -239,6 +239,8 @@ def test_a_callers_headers_go_out_with_the_call_and_not_with_the_discovery():
 @pytest.mark.parametrize(
     "headers",
     [
+        [("X-A", "b")],
+        "X-A: b",
         {"Authorization": "Basic x"},
         {"authorization": "Bearer x"},
         {"HOST": "evil"},

@@ -590,7 +590,7 @@ BROKEN = [
         LENGTH + length + b"\r\n\r\n" + GOOD
         for length in (b"-1", b"+5", b"1e3", b"5, 6", b"99999", b"\xb2")
     ),
-    CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + b"0\r\n\r\n",
+    CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + chunked([GOOD], []),
     LENGTH + b"9\r\nContent-Encoding: gzip\r\n\r\nnot gzip!",
 ]
 
@@ -610,6 +610,14 @@ def test_bytes_that_have_broken_parsers_break_none_here(
                 do(call, client)
             check_error(caught.value)
             client._runtime.process.transport.close()
+
+
+@both_ways
+@pytest.mark.parametrize("host", [f"{'a' * 64}.localhost", "a..localhost", ".localhost"])
+def test_a_host_name_that_cannot_be_one_ends_in_an_error_of_ours(call: Any, host: str) -> None:
+    with pytest.raises(AuthserverError) as caught:
+        call(client_of(f"http://{host}", allow_http=True), "grant_client")
+    check_error(caught.value)
 
 
 # -- answers that repeat what was asked --------------------------------------------------------

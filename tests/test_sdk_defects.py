@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -558,7 +559,8 @@ def test_five_grants_use_one_connection():
                 await client.agrant_client()
 
         asyncio.run(main())
-        assert listener.connections == 2, "one more for the event loop"
+        # One more for the event loop; none where threads send for it, over the same pool.
+        assert listener.connections == (2 if find_spec("aiohttp") else 1)
         client._runtime.process.transport.close()
     assert server.requests.count("token") == 10
 

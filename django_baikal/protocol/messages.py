@@ -88,8 +88,10 @@ def text(value: object, what: str) -> str:
     return value
 
 
-def extra_headers(headers: Mapping[Any, Any] | None) -> dict[str, str]:
+def extra_headers(headers: Any) -> dict[str, str]:
     """Check a caller's headers: none that the client itself sets, nothing that ends a line."""
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigurationError("headers must be a mapping of names to values.")
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"headers: {name!r} is not a header name.")
