@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from django_baikal.exceptions import ConfigurationError
-from django_baikal.protocol.client_auth import METHODS
 from django_baikal.protocol.config import ClientConfig
-from django_baikal.protocol.urls import is_loopback, origin, split_http_url
+from django_baikal.protocol.urls import is_loopback
+from django_baikal.values import KNOWN, VALIDATORS, shown, unknown
 
 #: Settings that the environment may give, under ENV_PREFIX: the SDK's names.
 ENVIRONMENT = (
@@ -25,198 +24,6 @@ ENVIRONMENT = (
 )
 #: These have the same names for every alias, as they had in the SDK.
 UNPREFIXED = ("AIOHTTP_SESSION_SIZE", "AIOHTTP_SESSION_DNS_CACHE", "AIOHTTP_SESSION_LIMIT")
-MAX_ASSERTION_LIFETIME = 3600
-KEY_FIELDS = ("key", "format", "passphrase", "kid", "alg")
-
-_BOOLEANS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a string")
-    if not value.isprintable():
-        raise ValueError("has a character that cannot be printed")
-    return value
-
-
-def _endpoint(value: Any) -> str:
-    try:
-        split_http_url(_text(value))
-        if "?" in value:
-            raise ValueError("it has a query")
-    except ValueError as error:
-        raise ValueError(f"is not the base URL of an authserver: {error}") from None
-    return str(value)
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str | os.PathLike) or "-----BEGIN" in str(value):
-        raise ValueError("must be a path")
-    return str(os.fspath(value))
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be True or False")
-    return value
-
-
-def _verify_certs(value: Any) -> bool | str:
-    if isinstance(value, bool):
-        return value
-    path = _path(value)
-    if path.lower() in _BOOLEANS:
-        return _BOOLEANS[path.lower()]
-    if not os.path.exists(path):
-        raise ValueError("must be True, False, or the path of a CA bundle that exists")
-    return path
-
-
-def _client_cert(value: Any) -> tuple[str, str] | None:
-    if value is None:
-        return None
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError("must be two paths: the certificate's and its key's")
-    return _path(value[0]), _path(value[1])
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            value = float(value) if "." in value else int(value)
-        except ValueError:
-            raise ValueError("must be a number") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise ValueError("must be a number that is not negative")
-    return value
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if number == 0:
-        raise ValueError("must be more than 0")
-    return number
-
-
-def _positive_int(value: Any) -> int:
-    number = _positive(value)
-    if not isinstance(number, int):
-        raise ValueError("must be a whole number")
-    return number
-
-
-def _lifetime(value: Any) -> float:
-    number = _positive(value)
-    if number > MAX_ASSERTION_LIFETIME:
-        raise ValueError(f"must be at most {MAX_ASSERTION_LIFETIME} seconds")
-    return number
-
-
-def _choice(*choices: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
-        return str(value)
-
-    return check
-
-
-def _origins(value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError("must be a list of origins such as 'https://auth.example.com'")
-    try:
-        return tuple(origin(item) for item in value)
-    except ValueError as error:
-        raise ValueError(f"has an origin that is not one: {error}") from None
-
-
-def _client_keys(value: Any) -> tuple[Mapping[str, Any], ...]:
-    if isinstance(value, str):
-        value = _keys_from_environment(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError('must be a list of {"key": ..., "format": ...}')
-    for index, entry in enumerate(value):
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("key"), str | bytes):
-            raise ValueError(f'must be a list of {{"key": ...}}; entry {index} has no "key"')
-        for name in entry:
-            if name not in KEY_FIELDS:
-                raise ValueError(f"entry {index}: {_unknown(name, KEY_FIELDS)}")
-            kinds = str | bytes | None if name in ("key", "passphrase") else str | None
-            if not isinstance(entry[name], kinds):
-                raise ValueError(f"entry {index}: {name!r} must be a string")
-    return tuple(dict(entry) for entry in value)
-
-
-def _keys_from_environment(value: str) -> Any:
-    """Read the list from JSON; anything else is one key by itself."""
-    import json
-
-    if value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError("is not valid JSON") from None
-    if "-----BEGIN" not in value and not value.lstrip().startswith("{"):
-        # The SDK had the issuer at this place of its arguments.
-        raise ValueError("must be a list, or in the environment JSON or PEM")
-    return [{"key": value}]
-
-
-def _prefix(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-_VALIDATORS: dict[str, Callable[[Any], Any]] = {
-    "AUTHSERVER_ENDPOINT": _endpoint,
-    "AUTHSERVER_ISSUER": _text,
-    "CLIENT_ID": _text,
-    "CLIENT_SECRET": _text,
-    "CLIENT_AUTH_METHOD": _choice(*METHODS),
-    "ISSUER": _text,
-    "PRIVATE_CERTS_PATH": _path,
-    "CLIENT_KEYS": _client_keys,
-    "ASSERTION_LIFETIME": _lifetime,
-    "ASSERTION_AUDIENCE": _choice("issuer", "token_endpoint"),
-    "VERIFY_CERTS": _verify_certs,
-    "CLIENT_CERT": _client_cert,
-    "TRUST_ENV": _boolean,
-    "ALLOW_HTTP": _boolean,
-    "TIMEOUT": _positive,
-    "INTROSPECTION_TIMEOUT": _positive,
-    "MAX_RESPONSE_SIZE": _positive_int,
-    "ENDPOINT_ORIGINS": _origins,
-    "METADATA_TTL": _number,
-    "METADATA_STALE": _number,
-    "CACHE": _text,
-    "TOKEN_LEEWAY": _number,
-    "CLOCK_SKEW": _number,
-    "AIOHTTP_SESSION_SIZE": _positive_int,
-    "AIOHTTP_SESSION_DNS_CACHE": _number,
-    "AIOHTTP_SESSION_LIMIT": _positive_int,
-    "ENV_PREFIX": _prefix,
-}
-#: Every key that an entry of BAIKAL may have.
-KNOWN = tuple(_VALIDATORS)
-_SECRET = {field.name.upper() for field in fields(ClientConfig) if field.metadata.get("secret")}
-
-
-def _unknown(name: object, known: tuple[str, ...]) -> str:
-    shown = name if isinstance(name, str) else repr(name)
-    close = get_close_matches(shown.upper(), [key.upper() for key in known], n=1)
-    hint = next((f" Did you mean {key!r}?" for key in known if close == [key.upper()]), "")
-    return f"Unknown key {name!r}.{hint}"
-
-
-def _shown(name: str, value: Any) -> str:
-    """Quote a wrong value, unless it is a secret or may hold one (a key, a URL's password)."""
-    text = repr(value)
-    hidden = name in _SECRET or "-----BEGIN" in text or "@" in text
-    return "" if hidden else f" (it is {text})"
 
 
 def aliases() -> list[str]:
@@ -293,12 +100,12 @@ def problems(alias: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     wrong: list[tuple[str, str]] = []
     for name, value in given.items():
         if name not in KNOWN:
-            wrong.append((str(name), _unknown(name, KNOWN)))
+            wrong.append((str(name), unknown(name, KNOWN)))
         else:
             try:
-                values[name.lower()] = _VALIDATORS[name](value)
+                values[name.lower()] = VALIDATORS[name](value)
             except ValueError as error:
-                wrong.append((name, f"{name} {error}{_shown(name, value)}."))
+                wrong.append((name, f"{name} {error}{shown(name, value)}."))
     prefix = _env_prefix(alias, values.pop("env_prefix", None))
     wrong.extend(_together(values, {name for name, _ in wrong}, prefix))
     return values, wrong

@@ -25,7 +25,7 @@ PACKAGE = Path(django_baikal.__file__).resolve().parent
 LAYERS = (
     (0, "errors", "exceptions"),
     (1, "core", "protocol"),
-    (2, "config", "conf signals"),
+    (2, "config", "conf values signals"),
     (3, "transports", "transports"),
     (3, "keys", "keys models migrations"),
     (4, "client", "handler client aio performers flights"),

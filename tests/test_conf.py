@@ -13,7 +13,7 @@ from django.test import override_settings
 from material import assert_tells_nothing, ec_key, jwk_text, pem
 
 import django_baikal
-from django_baikal import OpenIDClient, conf
+from django_baikal import OpenIDClient, conf, values
 from django_baikal.aio import OpenIDClient as AsyncOpenIDClient
 from django_baikal.exceptions import ConfigurationError
 from django_baikal.protocol.config import ClientConfig
@@ -59,7 +59,7 @@ def test_an_entry_needs_three_keys_and_the_others_have_defaults():
 
 def test_every_field_is_a_key_and_every_key_a_field():
     fields = {field.name.upper() for field in dataclasses.fields(ClientConfig)}
-    assert set(conf.KNOWN) == fields - {"ALIAS"} | {"ENV_PREFIX"}
+    assert set(values.KNOWN) == fields - {"ALIAS"} | {"ENV_PREFIX"}
 
 
 def test_every_field_says_what_it_means():

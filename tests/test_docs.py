@@ -51,7 +51,7 @@ from django.core.management import call_command, load_command_class
 from django.test import Client, override_settings
 
 import django_baikal
-from django_baikal import checks, clients, conf, exceptions, views
+from django_baikal import checks, clients, conf, exceptions, values, views
 from django_baikal.aio import OpenIDClient as AsyncOpenIDClient
 from django_baikal.client import BaseClient, OpenIDClient
 from django_baikal.exceptions import AuthserverError, BaikalError, ConfigurationError, KeyLoadError
@@ -649,7 +649,7 @@ def rows_of_settings() -> dict[str, list[str]]:
 
 
 def test_every_setting_is_in_the_reference() -> None:
-    assert tuple(rows_of_settings()) == conf.KNOWN
+    assert tuple(rows_of_settings()) == values.KNOWN
 
 
 def test_the_reference_says_of_each_setting_what_the_code_says() -> None:
@@ -704,10 +704,10 @@ def test_the_spellings_of_verify_certs_are_those_that_are_read() -> None:
     shown = set()
     for (cell, _), expected in zip(rows[:2], (True, False), strict=True):
         for word in re.findall(r"`(\w+)`", cell):
-            values, wrong = conf.problems("x", {**given, "VERIFY_CERTS": word.upper()})
-            assert (values["verify_certs"], wrong) == (expected, []), word
+            found, wrong = conf.problems("x", {**given, "VERIFY_CERTS": word.upper()})
+            assert (found["verify_certs"], wrong) == (expected, []), word
             shown.add(word.lower())
-    assert shown == set(conf._BOOLEANS)
+    assert shown == set(values.BOOLEANS)
 
 
 def test_the_environment_is_described() -> None:
