@@ -32,6 +32,9 @@ from django_baikal.transports.base import routes, wire
 
 #: Values that stand in requests and must never come back out in an error. Random ones: hypothesis
 #: reads the constants of a module, and would have the authserver guess them.
+# Whole in the soak: there hypothesis makes many times as many answers.
+pytestmark = pytest.mark.slow
+
 RANDOM = uuid.uuid4().hex
 SECRET = f"s3cret of-the-client+{RANDOM}"
 REFRESH = f"refresh-t0ken-{RANDOM}"

@@ -20,7 +20,7 @@ from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 from world import SERVER, World, answer, config, token
 
-from django_baikal import clients
+from django_baikal import OpenIDClient, clients
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError, OAuthError
 from django_baikal.protocol import token_cache
 from django_baikal.protocol.token_cache import forget_token, get_token, wanted
@@ -261,25 +261,34 @@ def settings_of_a_test() -> Iterator[Any]:
         caches["default"].clear()
 
 
-def test_fifty_threads_that_start_cold_make_one_discovery_and_one_token_request(authserver):
-    barrier = threading.Barrier(50)
+@pytest.mark.slow
+def test_fifty_threads_that_start_cold_make_one_discovery_and_one_token_request(authserver, scale):
+    for _ in range(scale(2, 100)):
+        barrier = threading.Barrier(50)
+        client = OpenIDClient()
 
-    def call(_: int) -> str:
-        barrier.wait()
-        return clients["default"].get_token("a")
+        def call(_: int, client: Any = client, barrier: Any = barrier) -> str:
+            barrier.wait()
+            return str(client.get_token("a"))
 
-    with ThreadPoolExecutor(50) as pool:
-        assert len(set(pool.map(call, range(50)))) == 1
-    assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+        with ThreadPoolExecutor(50) as pool:
+            assert len(set(pool.map(call, range(50)))) == 1
+        assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+        client.forget_token("a")
+        authserver.requests.clear()
 
 
-def test_fifty_tasks_that_start_cold_make_one_discovery_and_one_token_request(authserver):
-    async def main() -> set[str]:
-        calls = (clients["default"].aget_token("a") for _ in range(50))
-        return set(await asyncio.gather(*calls))
+@pytest.mark.slow
+def test_fifty_tasks_that_start_cold_make_one_discovery_and_one_token_request(authserver, scale):
+    async def main(client: OpenIDClient) -> set[str]:
+        return set(await asyncio.gather(*(client.aget_token("a") for _ in range(50))))
 
-    assert len(asyncio.run(main())) == 1
-    assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+    for _ in range(scale(2, 100)):
+        client = OpenIDClient()
+        assert len(asyncio.run(main(client))) == 1
+        assert [request.endpoint for request in authserver.requests] == ["discovery", "token"]
+        client.forget_token("a")
+        authserver.requests.clear()
 
 
 def test_sync_and_async_share_the_cached_token(authserver):
@@ -415,7 +424,8 @@ def test_four_processes_that_share_a_database_cache_make_one_token_request(
     _four_processes(authserver)
 
 
-def test_four_processes_that_share_redis_make_one_token_request(authserver, monkeypatch):
+@pytest.mark.slow
+def test_four_processes_that_share_redis_make_one_token_request(authserver, monkeypatch, scale):
     redis = pytest.importorskip("redis", reason="the redis library is not installed")
     location = "redis://127.0.0.1:6379/9"
     server = redis.Redis.from_url(location)
@@ -424,8 +434,10 @@ def test_four_processes_that_share_redis_make_one_token_request(authserver, monk
     except redis.exceptions.ConnectionError:
         pytest.skip("no Redis at 127.0.0.1:6379")
     monkeypatch.setenv("CACHE_URL", location)
-    _four_processes(authserver)
-    server.flushdb()
+    for _ in range(scale(1, 20)):
+        _four_processes(authserver)
+        server.flushdb()
+        authserver.requests.clear()
     server.close()
 
 
