@@ -184,7 +184,8 @@ def test_twenty_threads_that_ask_first_get_the_same_client():
 
 def test_copying_or_pickling_does_not_ask_for_an_alias(baikal):
     assert list(copy.copy(clients)) == ["default", "eu"]
-    with pytest.raises(TypeError):
+    # What stops it depends on the clients that were made so far.
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
         pickle.dumps(clients)
 
 
