@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from django_baikal import conf
-from django_baikal.exceptions import ConfigurationError
+from django_baikal.exceptions import BaikalError, ConfigurationError
 from django_baikal.performers import Performer, Runtime
 from django_baikal.protocol import flows, token_cache
 from django_baikal.protocol.authorization import AuthorizationRequest
@@ -88,10 +88,25 @@ class BaseClient:
         return Performer(self._runtime, timeout)
 
     def _run(self, flow: Flow[T], timeout: Timeout = None, default: Timeout = None) -> T:
-        return run(flow, self._performer(timeout, default).perform)
+        try:
+            return run(flow, self._performer(timeout, default).perform)
+        except BaikalError as error:
+            raise _bare(error) from error.__cause__
 
     async def _arun(self, flow: Flow[T], timeout: Timeout = None, default: Timeout = None) -> T:
-        return await arun(flow, self._performer(timeout, default).aperform)
+        try:
+            return await arun(flow, self._performer(timeout, default).aperform)
+        except BaikalError as error:
+            raise _bare(error) from error.__cause__
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A client is not pickled: it holds secrets and connections.")
 
     def get_jwk_set(self, dump_json: bool = True) -> str | dict[str, Any]:
         """Give our public keys (RFC 7517 section 5): a JSON string, or with False the dict.
@@ -259,6 +274,14 @@ class OpenIDClient(BaseClient):
     introspect = async_introspect = BaseClient.aintrospect
     get_token = BaseClient.aget_token
     forget_token = BaseClient.aforget_token
+
+
+def _bare(error: BaikalError) -> BaikalError:
+    """Cut the frames below this off an error: reports show their variables, which hold secrets."""
+    if isinstance(error.__cause__, BaikalError):
+        _bare(error.__cause__)
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def part(answer: dict[str, Any], whole: bool) -> Any:

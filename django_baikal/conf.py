@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from django.views.decorators.debug import sensitive_variables
+
 from django_baikal.exceptions import ConfigurationError
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.urls import is_loopback
@@ -50,6 +52,10 @@ def entries() -> Mapping[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigurationError('BAIKAL must be a dict of aliases: {"default": {...}}.')
+    if flat := [name for name in value if name in KNOWN and not isinstance(value[name], Mapping)]:
+        raise ConfigurationError(
+            f'BAIKAL must be a dict of aliases: put {flat[0]} into BAIKAL["default"].'
+        )
     return value
 
 
@@ -139,6 +145,7 @@ def _together(
         yield "METADATA_STALE", "METADATA_STALE must not be less than METADATA_TTL."
 
 
+@sensitive_variables()
 def client_config(alias: str, explicit: Mapping[str, Any] | None = None) -> ClientConfig:
     """Make the ``ClientConfig`` of ``alias``: explicit values, over ``BAIKAL``, over environment.
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from django.views.decorators.debug import sensitive_variables
+
 from django_baikal import conf
 from django_baikal.client import OpenIDClient
 from django_baikal.exceptions import ConfigurationError
@@ -24,11 +26,13 @@ class ClientHandler:
         self._clients: dict[str, tuple[dict[str, Any], OpenIDClient]] = {}
         self._renew_lock()
         # Another thread of the parent may hold the lock at the moment of the fork.
-        os.register_at_fork(after_in_child=self._renew_lock)
+        if hasattr(os, "register_at_fork"):  # pragma: no branch: there is no fork on Windows
+            os.register_at_fork(after_in_child=self._renew_lock)
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
+    @sensitive_variables()
     def __getitem__(self, alias: str) -> OpenIDClient:
         now = conf.merged(alias)
         made = self._clients.get(alias)

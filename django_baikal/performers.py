@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_baikal.client")
 cache_logger = logging.getLogger("django_baikal.cache")
 
+#: Threads of one client for what coroutines must not do themselves: signing, and the cache.
+THREADS = 8
+#: With less time than this nobody begins to run for others, in seconds.
+IN_TIME = 0.05
+#: How long a coroutine may take to clean up after its deadline, in seconds.
+CLEANUP = 0.1
 _CACHE_KEY = "cache-key"
 _CACHE_VALUE = "cache-value"
 
@@ -40,6 +48,7 @@ class Process:
         # it blocks would wait for ever.
         self.async_flights = Flights()
         self._made: dict[str, Any] = {}
+        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="django-baikal-aside")
         if config.allow_http:
             logger.warning(
                 "BAIKAL[%r]: ALLOW_HTTP is True: secrets and tokens may travel in clear.",
@@ -177,7 +186,8 @@ class Performer:
         """Perform what waits for nothing, and is the same in async code."""
         match effect:
             case effects.Now():
-                return effects.Instant(time.time(), time.monotonic())
+                now = time.monotonic()
+                return effects.Instant(time.time(), now, self.deadline - now)
             case effects.RandomToken(size):
                 return secrets.token_urlsafe(size)
             case effects.Recall(name):
@@ -215,7 +225,7 @@ class Performer:
         if isinstance(error, Abandoned):
             return True
         hurried = isinstance(error, AuthserverUnavailable) and error.code == "timeout"
-        return hurried and self.deadline - time.monotonic() > self.timeout / 2
+        return hurried and self.deadline - time.monotonic() > IN_TIME
 
     def _aside(self, name: object, work: Any) -> None:
         flights = self.runtime.process.flights
@@ -268,34 +278,58 @@ class Performer:
                 return await transport.asend(request, timeout=self.left())
             case effects.Share(name, work):
                 return await self._ashare(name, work)
-            case effects.Sign(claims):
-                return await asyncio.to_thread(self.runtime.sign, claims)
             case effects.Sleep(seconds):
                 await asyncio.sleep(min(seconds, self.left()))
                 return None
-            case effects.CacheGet(name):
-                cache, key = self._cache(name)
-                return _opened(await _atried(cache.aget, key), key)
-            case effects.CacheSet(name, value, ttl):
-                cache, key = self._cache(name)
-                await _atried(cache.aset, key, _sealed(value, key), ttl)
-                return None
-            case effects.CacheAdd(name, value, ttl):
-                cache, key = self._cache(name)
-                return await _atried(cache.aadd, key, _sealed(value, key), ttl, otherwise=True)
-            case effects.CacheDelete(name):
-                cache, key = self._cache(name)
-                await _atried(cache.adelete, key)
-                return None
+            case (
+                effects.Sign()
+                | effects.CacheGet()
+                | effects.CacheSet()
+                | effects.CacheAdd()
+                | effects.CacheDelete()
+            ):
+                return await self._in_thread(effect)
             case _:
                 return self._at_once(effect)
+
+    async def _in_thread(self, effect: effects.Effect) -> Any:
+        """Perform ``effect`` in a thread of our own, for no longer than the call has time.
+
+        Neither the loop's own threads nor asgiref's one for sync code: both may be held up by code
+        that waits for this very call.
+        """
+        import asyncio
+
+        executor = self.runtime.process.executor
+        context = contextvars.copy_context()
+        left = self.deadline - time.monotonic()
+        if isinstance(effect, effects.CacheGet | effects.CacheDelete):
+            left = max(left, CLEANUP)  # a lock is given back after the deadline, too
+        try:
+            async with asyncio.timeout(left):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(
+                    executor, lambda: context.run(self._and_disconnect, effect)
+                )
+        except TimeoutError:
+            self._too_late()
+
+    def _and_disconnect(self, effect: effects.Effect) -> Any:
+        try:
+            return self.perform(effect)
+        finally:
+            from django.conf import settings
+
+            # A cache in the database has opened a connection for this thread, that nobody closes.
+            if settings.configured and (database := sys.modules.get("django.db")):
+                database.connections.close_all()
 
     async def _ashare(self, name: object, work: Any) -> Any:
         import asyncio
 
         flights = self.runtime.process.async_flights
         while True:
-            future, runs = flights.join(name)
+            future, runs = flights.join(name, asyncio.get_running_loop())
             if runs:
                 try:
                     result = await arun(work(), self.aperform)
@@ -329,7 +363,8 @@ def _own_view(future: Future[Any]) -> Future[BaseException | None]:
 def _outcome(future: Future[Any], error: BaseException | None) -> Any:
     if error is not None:
         # A copy: one exception raised in many threads would collect all their tracebacks.
-        raise copy.copy(error) from error
+        # And not "from error": its frames hold what belongs to somebody else.
+        raise copy.copy(error)
     return future.result()
 
 
@@ -352,14 +387,6 @@ def _tried(operation: Any, *args: Any, otherwise: Any = None) -> Any:
     """Do a cache operation; a cache that fails is as good as an empty one."""
     try:
         return operation(*args)
-    except Exception as error:  # noqa: BLE001 - each cache library raises its own
-        _cache_failed(error)
-        return otherwise
-
-
-async def _atried(operation: Any, *args: Any, otherwise: Any = None) -> Any:
-    try:
-        return await operation(*args)
     except Exception as error:  # noqa: BLE001 - each cache library raises its own
         _cache_failed(error)
         return otherwise

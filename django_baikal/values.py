@@ -35,6 +35,8 @@ def _endpoint(value: Any) -> str:
         split_http_url(_text(value))
         if "?" in value:
             raise ValueError("it has a query")
+        if "/.well-known/" in value:
+            raise ValueError("leave out what begins with /.well-known/")
     except ValueError as error:
         raise ValueError(f"is not the base URL of an authserver: {error}") from None
     return str(value)

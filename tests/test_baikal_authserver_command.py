@@ -186,6 +186,12 @@ def test_it_goes_on_when_nobody_reads_its_lines(run: Callable[..., Running]) -> 
     command.process.stdout = None
 
 
+@pytest.mark.parametrize("option", ["--client-id", "--client-secret"])
+def test_an_empty_client_is_refused(option: str) -> None:
+    with pytest.raises(CommandError, match=f"^{option} is empty\\.$"):
+        call_command("baikal_authserver", f"{option}=")
+
+
 @override_settings(BAIKAL={})
 def test_a_port_in_use_is_told_in_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -144,6 +144,11 @@ def test_a_good_value_is_taken(name, value, expected):
         ("AUTHSERVER_ENDPOINT", "http://127.0.0.1.example.com", "must be https"),
         ("AUTHSERVER_ENDPOINT", "http://10.0.0.1", "must be https"),
         ("AUTHSERVER_ENDPOINT", "", "is not the base URL"),
+        (
+            "AUTHSERVER_ENDPOINT",
+            "https://a.example/.well-known/openid-configuration",
+            "leave out what begins with /.well-known/",
+        ),
         ("AUTHSERVER_ISSUER", None, "must be a string"),
         ("CLIENT_ID", 5, "must be a string (it is 5)."),
         ("CLIENT_ID", "", "CLIENT_ID is missing (or the variable BAIKAL_CLIENT_ID)."),
@@ -453,6 +458,10 @@ def test_an_unknown_alias_brings_the_one_that_was_probably_meant():
     [
         ([ENTRY], "BAIKAL must be a dict of aliases"),
         ("default", "BAIKAL must be a dict of aliases"),
+        (
+            ENTRY,
+            r"BAIKAL must be a dict of aliases: put AUTHSERVER_ENDPOINT into",
+        ),
         ({"default": None}, r"BAIKAL\['default'\] must be a dict\."),
         ({"default": [ENTRY]}, r"BAIKAL\['default'\] must be a dict\."),
     ],

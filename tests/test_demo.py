@@ -51,14 +51,16 @@ def _example(settings: Any) -> Iterator[None]:
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
-    def run(*options: str, program: tuple[str, ...] = ("manage.py", "demo")) -> Any:
+    def run(
+        *options: str, program: tuple[str, ...] = ("manage.py", "demo"), **environment: str
+    ) -> Any:
         inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         inherited.pop("DJANGO_SETTINGS_MODULE", None)
         started.append(
             subprocess.Popen(
                 [sys.executable, "-W", "error", *program, *options],
                 cwd=PROJECT,
-                env=inherited,
+                env={**inherited, **environment},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -173,6 +175,20 @@ def test_an_authserver_that_fails_ends_the_demo_with_a_sentence() -> None:
     text = out.getvalue()
     assert re.search(r"^2\. A token for this site itself +FAILED +\d", text, re.MULTILINE)
     assert text.count("   it proves  ") == 1
+
+
+def test_the_demo_heeds_nothing_that_the_shell_exports_for_another_project(
+    start: Callable[..., Any],
+) -> None:
+    exported = {
+        "DJANGO_SETTINGS_MODULE": "mysite.settings",
+        "DEBUG": "false",
+        "SECURE_SSL_REDIRECT": "true",
+        "CACHE_URL": "rediscache://127.0.0.1:1",
+    }
+    ended = start("--exit", "--port", "0", **exported)
+    _, errors = ended.communicate(timeout=60)
+    assert ended.returncode == 0, errors
 
 
 def test_a_demo_that_fails_is_exit_status_1(start: Callable[..., Any]) -> None:

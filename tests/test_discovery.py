@@ -264,7 +264,6 @@ def test_a_provider_whose_issuer_differs_is_named_by_a_setting():
         "https://auth.exämple.com/",
         "https://[::1",
         7,
-        None,
         ["https://auth.example.com/token"],
     ],
 )

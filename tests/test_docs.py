@@ -231,7 +231,7 @@ def test_pages_name_their_languages_and_leave_little_out() -> None:
     for page in PAGES:
         for block in blocks(page):
             if not block.language.startswith("{"):
-                assert block.language in {"python", "pycon", "console", "sh", "text"}, page
+                assert block.language in {"python", "pycon", "console", "sh", "text", "ini"}, page
             assert not block.words or block.words in (["background"], ["log"]), page
         left_out += page.read_text("utf-8").count("# not-run: ")
     assert left_out <= 2

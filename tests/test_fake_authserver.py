@@ -800,7 +800,7 @@ def test_the_metadata_is_at_the_issuer_with_nothing_removed() -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (Response(404, {}, b""), "answered 404; is include('django_baikal.urls') mounted"),
+        (Response(404, {}, b""), "answered 404; include('django_baikal.urls') belongs"),
         (Response(302, {"location": "/"}, b""), "answered 302"),
         (Response(200, {}, b"<html>"), "it is not JSON"),
         (Response(200, {}, b"[]"), "it is not a JSON object"),

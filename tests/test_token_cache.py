@@ -136,7 +136,12 @@ def test_a_process_waits_for_the_token_that_another_one_makes():
     effect = next(work)
     while type(effect).__name__ != "Sleep":
         effect = work.send(world.perform(effect))
-    entry = {"token": "theirs", "expires_at": world.wall + 99, "renew_at": world.wall + 50}
+    entry = {
+        "token": "theirs",
+        "made_at": world.wall,
+        "expires_at": world.wall + 99,
+        "renew_at": world.wall + 50,
+    }
     world.cache[json.dumps(name)] = entry, world.wall + 99
     with pytest.raises(StopIteration) as stop:
         while True:
@@ -181,7 +186,12 @@ def test_who_takes_the_lock_right_after_the_token_was_made_uses_it():
     world = World({TOKEN: numbered()})
     name = want().cache_name(config())
     work = token_cache._first(config(), want(), None, name)
-    entry = {"token": "theirs", "expires_at": world.wall + 99, "renew_at": world.wall + 50}
+    entry = {
+        "token": "theirs",
+        "made_at": world.wall,
+        "expires_at": world.wall + 99,
+        "renew_at": world.wall + 50,
+    }
     world.cache[json.dumps(name)] = entry, world.wall + 99
     assert world.run(work) == "theirs"
     assert list(world.cache) == [json.dumps(name)]

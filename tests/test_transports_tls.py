@@ -336,9 +336,9 @@ def test_a_proxy_may_speak_tls_itself(
     with running(answering(), contexts["good"]) as proxy:
         monkeypatch.setenv("http_proxy", f"https://127.0.0.1:{proxy.port}")
         if send is send_with_requests:
-            url = "http://127.0.0.1:1"
+            url = "http://authserver.example:1"
             assert send(post(url), verify_certs=ca_path).status == 200
-            assert proxy.requests[0].startswith(b"POST http://127.0.0.1:1/token")
+            assert proxy.requests[0].startswith(b"POST http://authserver.example:1/token")
             with pytest.raises(AuthserverUnavailable):
                 send(post(url))
 

@@ -101,7 +101,7 @@ class World:
                     raise found
                 return found
             case effects.Now():
-                return effects.Instant(self.wall, self.monotonic)
+                return effects.Instant(self.wall, self.monotonic, 60.0)
             case effects.Sleep(seconds):
                 return self.pass_time(seconds)
             case effects.RandomToken(size):

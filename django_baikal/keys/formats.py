@@ -58,7 +58,8 @@ def _renew_lock() -> None:
 
 _renew_lock()
 # Another thread of the parent may hold the lock at the moment of the fork.
-os.register_at_fork(after_in_child=_renew_lock)
+if hasattr(os, "register_at_fork"):  # pragma: no branch: there is no fork on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def load_key(

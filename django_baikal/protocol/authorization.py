@@ -69,7 +69,7 @@ def _extra_value(name: str, value: Any) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, Mapping):
         items = [*value]
         if all(isinstance(item, str) for item in items):
             return " ".join(items)

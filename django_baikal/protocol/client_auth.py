@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import NamedTuple
+from dataclasses import dataclass, field
 from urllib.parse import quote_plus
 
 from django_baikal.exceptions import ConfigurationError, InvalidResponse
@@ -16,12 +16,13 @@ METHODS = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
-class Credentials(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Credentials:
     """What a request carries: ``headers`` or form ``fields``, and what of it must stay secret."""
 
-    headers: dict[str, str]
-    fields: list[tuple[str, str]]
-    sensitive: tuple[str, ...]
+    headers: dict[str, str] = field(repr=False)
+    fields: list[tuple[str, str]] = field(repr=False)
+    sensitive: tuple[str, ...] = field(repr=False)
 
 
 def basic_credentials(client_id: str, client_secret: str) -> str:

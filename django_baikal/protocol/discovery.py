@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from django_baikal.exceptions import AuthserverError, InvalidResponse
+from django_baikal.exceptions import BaikalError, InvalidResponse
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import (
     Background,
@@ -61,7 +61,7 @@ def metadata(config: ClientConfig, endpoint: str) -> Flow[Metadata]:
         copy = known
         if now.monotonic >= copy.retry_at:
             yield Background(("metadata",), lambda: _renew(config))
-    if endpoint not in copy.metadata.document and not copy.complete:
+    if copy.metadata.document.get(endpoint) is None and not copy.complete:
         copy = yield Share(("metadata", "complete"), lambda: _complete(config))
     return copy.metadata
 
@@ -85,7 +85,7 @@ def _renew(config: ClientConfig) -> Flow[None]:
         copy = yield from _discover(config)
         if old.complete and not copy.complete:
             copy = yield from _with_oauth_document(config, copy)
-    except AuthserverError as error:
+    except BaikalError as error:
         now = yield Now()
         copy = replace(old, retry_at=now.monotonic + COOLDOWN)
         logger.warning(
@@ -130,7 +130,21 @@ def _with_oauth_document(config: ClientConfig, copy: Copy) -> Flow[Copy]:
     document = yield from _oauth_document(config)
     merged = copy.metadata
     if document is not None:
-        merged = replace(merged, document={**document.document, **merged.document})
+        added = {
+            name: value
+            for endpoint, url in document.document.items()
+            if endpoint.endswith("_endpoint") and merged.document.get(endpoint) is None
+            # What is said of an endpoint comes with it, and nothing else: what the OpenID
+            # document leaves out has a default.
+            for name, value in (
+                (endpoint, url),
+                (
+                    f"{endpoint}_auth_methods_supported",
+                    document.document.get(f"{endpoint}_auth_methods_supported"),
+                ),
+            )
+        }
+        merged = replace(merged, document={**merged.document, **added})
     return replace(copy, metadata=merged, complete=True)
 
 

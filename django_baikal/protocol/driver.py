@@ -33,6 +33,10 @@ async def arun(flow: Flow[T], perform: Callable[[Effect], Awaitable[Any]]) -> T:
         while True:
             try:
                 result = await perform(effect)
+            except GeneratorExit:
+                # The coroutine is closed: nothing can be awaited any more, not even to clean up.
+                flow.close()
+                raise
             except BaseException as error:  # noqa: BLE001 - as above, and a cancellation
                 effect = flow.throw(error)
             else:

@@ -33,10 +33,14 @@ class Response:
 
 
 class Instant(NamedTuple):
-    """``wall``: seconds since the epoch. ``monotonic``: seconds that never step back."""
+    """``wall``: seconds since the epoch. ``monotonic``: seconds that never step back.
+
+    ``left``: seconds that this call has left.
+    """
 
     wall: float
     monotonic: float
+    left: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,15 @@ def extra_headers(headers: Any) -> dict[str, str]:
     """Check a caller's headers: none that the client itself sets, nothing that ends a line."""
     if headers is not None and not isinstance(headers, Mapping):
         raise ConfigurationError("headers must be a mapping of names to values.")
+    seen = set()
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"headers: {name!r} is not a header name.")
         if name.lower() in _OWN_HEADERS:
             raise ConfigurationError(f"headers: {name!r} is set by the client itself.")
+        if name.lower() in seen:
+            raise ConfigurationError(f"headers: {name!r} stands there twice.")
+        seen.add(name.lower())
         if not isinstance(value, str) or (value and not _HEADER_VALUE.fullmatch(value)):
             raise ConfigurationError(
                 f"headers: the value of {name!r} must be printable ASCII without line breaks."

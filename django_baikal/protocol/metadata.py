@@ -27,7 +27,7 @@ class Metadata:
         Over plain http only on the metadata's own origin; over https anywhere, unless
         ENDPOINT_ORIGINS narrows it.
         """
-        if name not in self.document:
+        if self.document.get(name) is None:
             raise InvalidResponse(
                 f"The authserver's metadata names no {name}, which this call needs.",
                 code="endpoint_missing",

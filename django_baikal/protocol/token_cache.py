@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
@@ -22,7 +22,7 @@ from django_baikal.protocol.effects import (
     Share,
     Sleep,
 )
-from django_baikal.protocol.messages import Names, names, text
+from django_baikal.protocol.messages import Names, extra_headers, names, text
 
 logger = logging.getLogger("django_baikal.client")
 
@@ -38,8 +38,8 @@ class Wanted:
 
     scopes: tuple[str, ...]
     purposes: tuple[str, ...]
-    sub: str | None
-    extra: Mapping[str, Any]
+    sub: str | None = field(repr=False)
+    extra: Mapping[str, Any] = field(repr=False)
 
     def cache_name(self, config: ClientConfig) -> tuple[str | None, ...]:
         """Give the name that the token is cached under; the order of scopes does not matter."""
@@ -74,17 +74,18 @@ def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flo
     While the leeway runs one caller renews and the others keep the old token; if the authserver
     fails then, it is used until it expires.
     """
+    extra_headers(headers)  # before they could fail a request that others wait for too
     name = want.cache_name(config)
     entry = yield CacheGet(name)
     now: Instant = yield Now()
-    if _fresh(entry, now):
+    if _usable(config, entry, "renew_at", now):
         return str(entry["token"])
-    if not entry or now.wall >= entry["expires_at"]:
+    if not _usable(config, entry, "expires_at", now):
         token: str = yield Share(name, lambda: _first(config, want, headers, name))
         return token
     # The lock is left to expire by itself when the renewal fails, so that it is not tried at once
     # by the next caller.
-    if (yield CacheAdd(("lock", *name), "renewal", config.timeout)):
+    if (yield CacheAdd(("renewal", *name), "renewal", config.timeout)):
         try:
             token = yield from _make(config, want, headers, name)
         except AuthserverUnavailable as error:
@@ -94,7 +95,7 @@ def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flo
                 error,
             )
         else:
-            yield CacheDelete(("lock", *name))
+            yield CacheDelete(("renewal", *name))
             return token
     return str(entry["token"])
 
@@ -104,8 +105,11 @@ def forget_token(config: ClientConfig, want: Wanted) -> Flow[None]:
     yield CacheDelete(want.cache_name(config))
 
 
-def _fresh(entry: Any, now: Instant) -> bool:
-    return bool(entry) and now.wall < entry["renew_at"]
+def _usable(config: ClientConfig, entry: Any, until: str, now: Instant) -> bool:
+    """Tell whether an entry is good until that time of it, and not from a clock that was wrong."""
+    if not entry or entry["made_at"] > now.wall + config.clock_skew:
+        return False
+    return bool(now.wall < entry[until])
 
 
 def _first(
@@ -113,22 +117,31 @@ def _first(
 ) -> Flow[str]:
     """Make the token, unless another process that shares the cache makes it meanwhile.
 
-    Such a process is waited for during half of TIMEOUT; it may have died.
+    Such a process is waited for during half of the time that there is; it may have died.
     """
     lock = ("lock", *name)
     owner = yield RandomToken(8)
     start: Instant = yield Now()
+    patience = min(config.timeout, start.left) / 2
     taken = False
+    vanished = 0
     try:
         while True:
             taken = yield CacheAdd(lock, owner, config.timeout)
             entry = yield CacheGet(name)
             now = yield Now()
-            if _fresh(entry, now):
+            if _usable(config, entry, "renew_at", now):
                 return str(entry["token"])
-            if taken or now.monotonic - start.monotonic >= config.timeout / 2:
+            if taken or vanished > 1 or now.monotonic - start.monotonic >= patience:
                 return (yield from _make(config, want, headers, name))
-            yield Sleep(POLL)
+            if (yield CacheGet(lock)) is None:
+                # Given back just now; or, time after time, the cache keeps nothing at all.
+                vanished += 1
+            else:
+                yield Sleep(POLL)
+    except GeneratorExit:
+        taken = False  # the call is closed, and no effect is performed any more
+        raise
     finally:
         if taken and (yield CacheGet(lock)) == owner:
             yield CacheDelete(lock)
@@ -151,6 +164,7 @@ def _make(
         leeway = min(config.token_leeway, life / 2)
         entry = {
             "token": token,
+            "made_at": now.wall,
             "expires_at": now.wall + life,
             "renew_at": now.wall + life - leeway,
         }

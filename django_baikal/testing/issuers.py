@@ -92,7 +92,7 @@ def _get(state: State, url: str) -> dict[str, Any]:
     try:
         response = state.fetch(Request("GET", url, _ACCEPT))
     except BaikalError as error:
-        raise Unacceptable(f"GET {url} failed: {mask(str(error))[:300]}") from None
+        raise Unacceptable(f"GET {url} failed: {mask(str(error))[:300].rstrip('.')}") from None
     except Exception as error:  # noqa: BLE001 - a fetch of the user's own may raise anything
         raise Unacceptable(f"GET {url} failed with {type(error).__name__}") from None
     if response.status != 200:
@@ -104,9 +104,10 @@ def _get(state: State, url: str) -> dict[str, Any]:
 
 
 def _hint(url: str) -> str:
+    slashes = ""
     if urlsplit(url).path.startswith("//"):
-        return "; the issuer ends in '/', so the path has two slashes, and it must be served so"
-    return "; is include('django_baikal.urls') mounted at the root?"
+        slashes = "; the issuer ends in '/', so the path has two slashes and must be served so"
+    return f"; include('django_baikal.urls') belongs at the root of the issuer{slashes}"
 
 
 def is_url(text: str) -> bool:

@@ -20,7 +20,7 @@ from urllib.request import getproxies_environment
 from django_baikal.exceptions import ConfigurationError, InvalidResponse
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
-from django_baikal.protocol.urls import origin, split_http_url, without_query
+from django_baikal.protocol.urls import is_loopback, origin, split_http_url, without_query
 
 __all__ = [
     "AsyncTransport",
@@ -153,7 +153,8 @@ class Environment:
 
     def proxy_for(self, url: str) -> str | None:
         """Give the proxy to use for ``url``, or None."""
-        if not self.proxies:
+        # Plain http is allowed to loopback because it does not leave this machine.
+        if not self.proxies or (url.startswith("http://") and is_loopback(url)):
             return None
         parts = urlsplit(url)
         proxy = self.proxies.get(parts.scheme) or self.proxies.get("all")

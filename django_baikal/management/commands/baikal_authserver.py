@@ -48,8 +48,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument("--port", type=int, default=8089, help="0 takes a free one.")
-        parser.add_argument("--host", default="127.0.0.1", help="A loopback address.")
+        parser.add_argument(
+            "--port", type=int, default=8089, help="By default %(default)s; 0 takes a free one."
+        )
+        parser.add_argument(
+            "--host", default="127.0.0.1", help="A loopback address, %(default)s by default."
+        )
         parser.add_argument(
             "--client-id", help="By default the one of BAIKAL['default'], or demo-client."
         )
@@ -61,7 +65,12 @@ class Command(BaseCommand):
             action="store_true",
             help="Accept assertions without kid and jti, as the baikal-sdk makes them.",
         )
-        parser.add_argument("--token-format", choices=("opaque", "jwt"), default="opaque")
+        parser.add_argument(
+            "--token-format",
+            choices=("opaque", "jwt"),
+            default="opaque",
+            help="What access tokens look like, %(default)s by default.",
+        )
         parser.add_argument("--quiet", action="store_true", help="Print no line for each request.")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -74,6 +83,9 @@ class Command(BaseCommand):
             )
         if not 0 <= port <= 65535:
             raise CommandError(f"{port} is no port: it must be between 0 and 65535.")
+        for option in ("client_id", "client_secret"):
+            if options[option] == "":
+                raise CommandError(f"--{option.replace('_', '-')} is empty.")
         try:
             own = conf.merged("default")
         except ConfigurationError:
@@ -122,7 +134,7 @@ class Command(BaseCommand):
         settings = pprint.pformat({"default": entry}, sort_dicts=False, width=80)
         self._write(
             f"The development authserver is running at {server.endpoint}/\n"
-            f"It is for development: whoever it asks says yes. Stop it with Ctrl-C.\n\n"
+            f"For development only: nobody has to log in. Stop it with Ctrl-C.\n\n"
             f"Settings:\n\nBAIKAL = {settings}\n\n"
             f"or environment:\n\n{exports}\n\n"
             f"Endpoints:\n\n{endpoints}\n"
