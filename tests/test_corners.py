@@ -305,3 +305,6 @@ def test_errors_of_tls_are_told_apart():
     assert "resolved" in str(failure(socket.gaierror(-2, "x"), REQUEST, timeout=1))
     plain = ssl.SSLError(1, "x")
     assert failure(plain, REQUEST, timeout=1).code == "tls_failed"
+    alert = ssl.SSLError(1, "alert")
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    assert "see CLIENT_CERT" in str(failure(alert, REQUEST, timeout=1))
