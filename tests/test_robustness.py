@@ -514,7 +514,7 @@ def test_a_token_from_the_future_of_a_clock_that_was_set_back_is_not_used():
 
 def test_a_platform_without_fork_can_import_it():
     code = (
-        "import os, random, threading, logging, concurrent.futures.thread, requests\n"
+        "import asyncio, os, random, threading, logging, concurrent.futures.thread, requests\n"
         "del os.register_at_fork\n"
         "import django_baikal.handler, django_baikal.keys"
     )
