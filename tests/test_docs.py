@@ -46,6 +46,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 from conftest import ROOT
+from django import urls
 from django.conf import settings
 from django.core.management import call_command, load_command_class
 from django.test import Client, override_settings
@@ -463,6 +464,36 @@ def test_the_async_view_that_is_shown_answers(page_runner: Page) -> None:
         page_runner.run(block)
     answer = asyncio.run(sys.modules["myapp.views"].status(None))
     assert answer.content == b'{"active": true}'
+
+
+def test_each_line_of_the_migration_runs(tmp_path: Path) -> None:
+    rows = table(DOCS / "howto" / "migrate-from-baikal-sdk.md", "with the baikal-sdk")
+    assert len(rows) > 15
+    (tmp_path / "2026-11-24.pem").write_text(private_pem(generate_key("RS256")))
+    redirect_uri = "https://me.example.com/callback"
+    server = FakeAuthserver(clients={"my-client": "my-secret"})
+    entry = server.settings(ISSUER="https://me.example.com/", PRIVATE_CERTS_PATH=tmp_path)
+    namespace: dict[str, Any] = {
+        "endpoint": server.endpoint,
+        "issuer": "https://me.example.com/",
+        "directory": tmp_path,
+        "redirect_uri": redirect_uri,
+        "urlpatterns": [],
+        "path": urls.path,
+        "include": urls.include,
+    }
+    with server.in_memory(), override_settings(BAIKAL={"default": entry}):
+        for old, new in rows:
+            for code in re.findall("`([^`]+)`", old):
+                ast.parse(code)
+            (code,) = re.findall("^`([^`]+)`$", new)
+            if "Name(id='code'" in ast.dump(ast.parse(code)):
+                back = server.authorize(namespace["login"].url)
+                namespace["code"] = parse_qs(urlsplit(back).query)["code"][0]
+            compiled = compile(code, new, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            awaited = eval(compiled, namespace)
+            if asyncio.iscoroutine(awaited):
+                asyncio.run(awaited)
 
 
 def test_a_key_is_replaced_as_the_page_says(tmp_path: Path) -> None:
