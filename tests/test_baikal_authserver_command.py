@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
+from conftest import ROOT
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -184,6 +186,34 @@ def test_it_goes_on_when_nobody_reads_its_lines(run: Callable[..., Running]) -> 
     command.process.send_signal(signal.SIGTERM)
     assert command.process.wait(20) in (0, 120)  # 120: Python could not flush its output
     command.process.stdout = None
+
+
+@pytest.mark.parametrize("command", ["baikal_authserver", "demo"])
+def test_a_signal_that_another_thread_receives_ends_it_too(command: str) -> None:
+    # The kernel may give a signal to any thread, and then nothing wakes the main one.
+    program = f"""
+        import os, signal, sys, threading, time
+        from django.core.management import execute_from_command_line
+        def signals():
+            time.sleep(4)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        threading.Thread(target=signals, daemon=True).start()
+        execute_from_command_line(["manage.py", {command!r}, "--port", "0"])
+    """
+    project = {"PYTHONPATH": os.pathsep.join([str(ROOT / "example_project"), *sys.path])}
+    if command == "demo":
+        project |= {"DJANGO_SETTINGS_MODULE": "example.settings", "DEBUG": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=TESTS,
+        env={**ENVIRONMENT, **project},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Stopped" in done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("option", ["--client-id", "--client-secret"])
