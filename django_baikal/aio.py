@@ -13,12 +13,15 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from django_baikal import conf
 from django_baikal.exceptions import BaikalError, ConfigurationError
-from django_baikal.performers import Performer, Runtime
+from django_baikal.performers import Performer, Runtime, and_disconnect
 from django_baikal.protocol import flows, token_cache
+from django_baikal.protocol.authenticate import authenticate, invalidate
 from django_baikal.protocol.authorization import AuthorizationRequest
+from django_baikal.protocol.bearer import TokenInfo
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.driver import arun, run
 from django_baikal.protocol.effects import Flow
+from django_baikal.protocol.id_token import verify_id_token
 from django_baikal.protocol.messages import Names
 from django_baikal.protocol.strict_json import is_number
 
@@ -120,7 +123,7 @@ class BaseClient:
         """``get_jwk_set`` without holding up the event loop."""
         import asyncio
 
-        return await asyncio.to_thread(self.get_jwk_set, dump_json)
+        return await asyncio.to_thread(and_disconnect, self.get_jwk_set, dump_json)
 
     async def agrant_client(
         self,
@@ -228,6 +231,41 @@ class BaseClient:
         flow = flows.introspect(self.config, access_token, headers)
         return await self._arun(flow, timeout, self.config.introspection_timeout)
 
+    async def aauthenticate(
+        self,
+        token: str,
+        *,
+        fresh: bool = False,
+        headers: Headers = None,
+        timeout: Timeout = None,
+    ) -> TokenInfo:
+        """``OpenIDClient.authenticate`` as a coroutine."""
+        flow = authenticate(self.config, token, headers, fresh=fresh)
+        return await self._arun(flow, timeout, self.config.introspection_timeout)
+
+    async def ainvalidate(
+        self,
+        token: str,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
+    ) -> None:
+        """``OpenIDClient.invalidate`` as a coroutine."""
+        await self._arun(invalidate(self.config, token), timeout)
+
+    async def averify_id_token(
+        self,
+        id_token: str,
+        *,
+        nonce: str | None = None,
+        max_age: float | None = None,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and the keys need none
+        timeout: Timeout = None,
+    ) -> dict[str, Any]:
+        """``OpenIDClient.verify_id_token`` as a coroutine."""
+        flow = verify_id_token(self.config, id_token, nonce, max_age)
+        return await self._arun(flow, timeout)
+
     async def aget_token(
         self,
         scopes: Names = None,
@@ -253,12 +291,13 @@ class BaseClient:
         authorization_id: str | None = None,
         identifier: Mapping[str, Any] | None = None,
         acr: str | None = None,
+        token: str | None = None,
         headers: Headers = None,  # noqa: ARG002 - the arguments of get_token fit here
         timeout: Timeout = None,
     ) -> None:
         """``OpenIDClient.forget_token`` as a coroutine."""
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        await self._arun(token_cache.forget_token(self.config, want), timeout)
+        await self._arun(token_cache.forget_token(self.config, want, token), timeout)
 
 
 class OpenIDClient(BaseClient):
@@ -272,6 +311,9 @@ class OpenIDClient(BaseClient):
     authorize = BaseClient.aauthorize
     start_authorization = BaseClient.astart_authorization
     introspect = async_introspect = BaseClient.aintrospect
+    authenticate = BaseClient.aauthenticate
+    invalidate = BaseClient.ainvalidate
+    verify_id_token = BaseClient.averify_id_token
     get_token = BaseClient.aget_token
     forget_token = BaseClient.aforget_token
 

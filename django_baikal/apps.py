@@ -1,4 +1,4 @@
-"""The Django app: registers the checks; reads no setting, opens nothing, logs nothing."""
+"""The Django app: registers checks and extensions; reads no setting, opens nothing."""
 
 from __future__ import annotations
 
@@ -13,5 +13,13 @@ class BaikalConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from django_baikal import checks  # noqa: F401 - importing it registers them
+        """Register the checks, and what other installed apps know of us by."""
+        from importlib import import_module
+
+        from django.apps import apps
+
+        import_module("django_baikal.checks")
+        if apps.is_installed("rest_framework"):
+            import_module("django_baikal.contrib.rest_framework.checks")
+            if apps.is_installed("drf_spectacular"):
+                import_module("django_baikal.contrib.spectacular")

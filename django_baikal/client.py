@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django_baikal.aio import BaseClient, Headers, Timeout, extra_claims, part, wanted
 from django_baikal.protocol import flows, token_cache
+from django_baikal.protocol.authenticate import authenticate, invalidate
 from django_baikal.protocol.authorization import AuthorizationRequest
+from django_baikal.protocol.bearer import TokenInfo
+from django_baikal.protocol.id_token import verify_id_token
 from django_baikal.protocol.messages import Names
+
+if TYPE_CHECKING:
+    from django_baikal.bearer_session import BearerSession
 
 
 class OpenIDClient(BaseClient):
@@ -72,9 +79,9 @@ class OpenIDClient(BaseClient):
     ) -> Any:
         """Get a token for an authorization code (RFC 6749 section 4.1.3, PKCE RFC 7636).
 
-        The claims of an id token in the answer are checked, ``nonce`` too if it is given; when one
-        is wrong, the whole answer is refused with InvalidResponse. Gives what ``grant_client``
-        gives.
+        An id token in the answer is verified as ``verify_id_token`` does it, with ``nonce`` if it
+        is given and ``at_hash`` if it is there; when it is not good, the whole answer is refused
+        with InvalidResponse. Gives what ``grant_client`` gives.
         """
         flow = flows.grant_code(self.config, code, redirect_uri, code_verifier, nonce, headers)
         return part(self._run(flow, timeout), full_authserver_response)
@@ -156,6 +163,55 @@ class OpenIDClient(BaseClient):
         flow = flows.introspect(self.config, access_token, headers)
         return self._run(flow, timeout, self.config.introspection_timeout)
 
+    def authenticate(
+        self,
+        token: str,
+        *,
+        fresh: bool = False,
+        headers: Headers = None,
+        timeout: Timeout = None,
+    ) -> TokenInfo:
+        """Decide on a bearer token that somebody presented, by introspection (RFC 7662).
+
+        An answer is used for INTROSPECTION_TTL (INTROSPECTION_NEGATIVE_TTL if the token was not
+        active), and all threads, tasks and processes that share the cache ask once; with ``fresh``
+        this call asks by itself. Raises a TokenError if the token is not good, AuthserverError if
+        that cannot be found out. ``timeout`` is INTROSPECTION_TIMEOUT if omitted.
+        """
+        flow = authenticate(self.config, token, headers, fresh=fresh)
+        return self._run(flow, timeout, self.config.introspection_timeout)
+
+    def invalidate(
+        self,
+        token: str,
+        *,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and this sends nothing
+        timeout: Timeout = None,
+    ) -> None:
+        """Forget what ``authenticate`` knows of a token: the next one asks again.
+
+        At once for all who share the cache. Raises a TokenError for what is no token.
+        """
+        self._run(invalidate(self.config, token), timeout)
+
+    def verify_id_token(
+        self,
+        id_token: str,
+        *,
+        nonce: str | None = None,
+        max_age: float | None = None,
+        headers: Headers = None,  # noqa: ARG002 - every method takes it, and the keys need none
+        timeout: Timeout = None,
+    ) -> dict[str, Any]:
+        """Verify an id token and give its claims (OpenID Connect Core 1.0 section 3.1.3.7).
+
+        Signature (with the authserver's keys, which are kept for JWKS_TTL), type, issuer, audience,
+        times, and if given ``nonce`` and ``max_age``: how long ago the user may have logged in, in
+        seconds. Raises a TokenError for a token that is not good; InsufficientAuthentication for a
+        login that is too old. ``headers`` play no part.
+        """
+        return self._run(verify_id_token(self.config, id_token, nonce, max_age), timeout)
+
     def get_token(
         self,
         scopes: Names = None,
@@ -185,12 +241,44 @@ class OpenIDClient(BaseClient):
         authorization_id: str | None = None,
         identifier: Mapping[str, Any] | None = None,
         acr: str | None = None,
+        token: str | None = None,
         headers: Headers = None,  # noqa: ARG002 - the arguments of get_token fit here
         timeout: Timeout = None,
     ) -> None:
         """Drop exactly this token from the cache, for instance after an API answered 401.
 
-        The arguments are those of ``get_token``; ``headers`` play no part.
+        The arguments are those of ``get_token``; ``headers`` play no part. ``token``: drop it only
+        if it is still this one, and not what somebody else has put in its place meanwhile.
         """
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        self._run(token_cache.forget_token(self.config, want), timeout)
+        self._run(token_cache.forget_token(self.config, want, token), timeout)
+
+    def session(
+        self,
+        scopes: Names = None,
+        purposes: Names = None,
+        *,
+        origin: str,
+        sub: str | None = None,
+        authorization_id: str | None = None,
+        identifier: Mapping[str, Any] | None = None,
+        acr: str | None = None,
+    ) -> BearerSession:
+        """Make a session of requests for the API at ``origin`` (``https://host[:port]``).
+
+        It adds the token that ``get_token`` gives for these arguments, and the correlator. It has
+        no coroutine twin, because requests has none. Raises ConfigurationError, also for an origin
+        with plain http that is neither loopback nor allowed by ALLOW_HTTP.
+        """
+        from django_baikal.bearer_session import BearerSession
+
+        # A copy: it says whose token it is, and the session may live long.
+        want = wanted(scopes, purposes, sub, authorization_id, copy.deepcopy(identifier), acr)
+
+        def forget(token: str) -> None:
+            self._run(token_cache.forget_token(self.config, want, token))
+
+        def get() -> str:
+            return self._run(token_cache.get_token(self.config, want, None))
+
+        return BearerSession(self.config, origin, get_token=get, forget_token=forget)

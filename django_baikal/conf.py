@@ -27,6 +27,13 @@ ENVIRONMENT = (
 #: These have the same names for every alias, as they had in the SDK.
 UNPREFIXED = ("AIOHTTP_SESSION_SIZE", "AIOHTTP_SESSION_DNS_CACHE", "AIOHTTP_SESSION_LIMIT")
 
+#: The first of each pair must not be less than the second.
+ORDERED = (
+    ("METADATA_STALE", "METADATA_TTL"),
+    ("JWKS_STALE", "JWKS_TTL"),
+    ("JWKS_TTL", "JWKS_COOLDOWN"),
+)
+
 
 def aliases() -> list[str]:
     """Give the aliases of ``BAIKAL``; ``default`` is one too where the environment names it."""
@@ -50,7 +57,7 @@ def entries() -> Mapping[str, Any]:
         value = None
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ConfigurationError('BAIKAL must be a dict of aliases: {"default": {...}}.')
     if flat := [name for name in value if name in KNOWN and not isinstance(value[name], Mapping)]:
         raise ConfigurationError(
@@ -138,11 +145,12 @@ def _together(
         )
         yield "AUTHSERVER_ENDPOINT", sentence
     defaults = ClientConfig()
-    ttl, stale = (
-        values.get(name, getattr(defaults, name)) for name in ("metadata_ttl", "metadata_stale")
-    )
-    if ttl > stale:
-        yield "METADATA_STALE", "METADATA_STALE must not be less than METADATA_TTL."
+    for pair in ORDERED:
+        larger, smaller = (
+            values.get(name.lower(), getattr(defaults, name.lower())) for name in pair
+        )
+        if larger < smaller:
+            yield pair[0], f"{pair[0]} must not be less than {pair[1]}."
 
 
 @sensitive_variables()
@@ -163,4 +171,25 @@ def merged(alias: str, explicit: Mapping[str, Any] | None = None) -> dict[str, A
     own = {name: value for name, value in (explicit or {}).items() if value is not None}
     base = entry(alias) if alias in aliases() or not own else {}
     prefix = own.get("ENV_PREFIX", base.get("ENV_PREFIX"))
-    return {**environment(alias, prefix), **base, **own}
+    found = {**environment(alias, prefix), **base, **own}
+    if isinstance(found.get("KEYS"), Mapping):
+        found["KEYS"] = _with_encryption_keys(found["KEYS"], _env_prefix(alias, prefix))
+    return found
+
+
+def _with_encryption_keys(keys: Mapping[str, Any], prefix: str | None) -> Mapping[str, Any]:
+    """Complete KEYS with the environment's KEY_ENCRYPTION_KEYS, or those of the _FILE it names."""
+    options = keys.get("OPTIONS", {})
+    variable = f"{prefix}KEY_ENCRYPTION_KEYS"
+    if prefix is None or not isinstance(options, Mapping) or "ENCRYPTION_KEYS" in options:
+        return keys
+    text = os.environ.get(variable, "")
+    if not text and (path := os.environ.get(f"{variable}_FILE")):
+        try:
+            with open(path, encoding="ascii") as opened:
+                text = opened.read()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", "it is not ASCII")
+            raise ConfigurationError(f"{variable}_FILE cannot be read: {why}.") from None
+    given = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+    return {**keys, "OPTIONS": {**options, "ENCRYPTION_KEYS": given}} if given else keys

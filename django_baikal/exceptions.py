@@ -11,11 +11,13 @@
     │   └── OAuthError                          it said no (RFC 6749 section 5.2)
     ├── TokenError                              the bearer erred (401)
     │   ├── InactiveToken  ExpiredToken  InvalidSignature  WrongAudience
-    │   ├── InsufficientAuthentication          (401, RFC 9470)
-    │   ├── InsufficientScope                   (403)
+    │   ├── InsufficientAuthentication          (401, RFC 9470) .acr_values
+    │   ├── InsufficientScope                   (403) .scopes .purposes
     │   └── InvalidRequest                      (400)
     └── KeyStoreError                           our own keys
         ├── NoUsableSigningKey  StoreUnavailable
+        ├── EncryptionKeyMissing  Tampered      what the database keeps cannot be used
+        ├── Refused  LostRace                   a change was not made
         └── KeyLoadError                        .path .format
             └── UnknownFormat  PassphraseRequired  WrongPassphrase
                 UnsupportedKey  WeakKey  InconsistentKey  NotPrivate
@@ -26,6 +28,7 @@ and pickled, so that it survives a task queue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -128,15 +131,39 @@ class WrongAudience(TokenError):
 
 
 class InsufficientAuthentication(TokenError):
-    """The user has to authenticate more strongly: HTTP 401 (RFC 9470)."""
+    """The user has to authenticate more strongly: HTTP 401 (RFC 9470).
+
+    ``acr_values``: what would do, where that is known.
+    """
 
     code = "insufficient_user_authentication"
 
+    def __init__(
+        self, message: str = "", *, code: str | None = None, acr_values: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, code=code)
+        self.acr_values = tuple(acr_values)
+
 
 class InsufficientScope(TokenError):
-    """The token is good but does not reach this far: HTTP 403 (RFC 6750 section 3.1)."""
+    """The token is good but does not reach this far: HTTP 403 (RFC 6750 section 3.1).
+
+    ``scopes`` and ``purposes``: all that it needs.
+    """
 
     code = "insufficient_scope"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        scopes: Sequence[str] = (),
+        purposes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, code=code)
+        self.scopes = tuple(scopes)
+        self.purposes = tuple(purposes)
 
 
 class InvalidRequest(TokenError):
@@ -163,6 +190,30 @@ class StoreUnavailable(KeyStoreError):
     code = "store_unavailable"
 
 
+class EncryptionKeyMissing(KeyStoreError):
+    """What is kept cannot be opened: its key-encryption key is not among those that are set."""
+
+    code = "encryption_key_missing"
+
+
+class Tampered(KeyStoreError):
+    """What is kept is not what was put there."""
+
+    code = "tampered"
+
+
+class Refused(KeyStoreError):
+    """What was asked for is not safe now, and was not done; the message says why."""
+
+    code = "refused"
+
+
+class LostRace(KeyStoreError):
+    """Another process was faster, and nothing was changed."""
+
+    code = "lost_race"
+
+
 class KeyLoadError(KeyStoreError):
     """A key cannot be loaded; ``path`` and ``format`` say what was tried (None when unknown)."""
 
@@ -180,9 +231,12 @@ class KeyLoadError(KeyStoreError):
         self.path = path
         self.format = format
 
-    def at(self, path: str) -> KeyLoadError:
-        """Give the same error with ``path`` at the head of its message."""
-        return type(self)(f"{path}: {self}", code=self.code, path=path, format=self.format)
+    def at(self, path: str | None) -> KeyLoadError:
+        """Give the same error with ``path`` and ``format`` at the head of its message."""
+        read = self.format and f"read as {self.format}"
+        head = f"{path} ({read})" if path and read else path or (read and read.capitalize())
+        message = f"{head}: {self}" if head else str(self)
+        return type(self)(message, code=self.code, path=path, format=self.format)
 
 
 class UnknownFormat(KeyLoadError):

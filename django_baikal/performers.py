@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import dataclasses
 import json
 import logging
 import os
@@ -11,9 +12,12 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from django_baikal import correlation
+from django_baikal.calls import Call
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
 from django_baikal.flights import Abandoned, Flights
 from django_baikal.protocol import effects
@@ -24,6 +28,8 @@ from django_baikal.transports.base import AsyncTransport, Transport, routes
 
 if TYPE_CHECKING:
     from django_baikal.keys.base import Keyring, KeyStore
+
+T = TypeVar("T")
 
 logger = logging.getLogger("django_baikal.client")
 cache_logger = logging.getLogger("django_baikal.cache")
@@ -86,6 +92,16 @@ class Process:
 def key_stores(config: ClientConfig) -> list[KeyStore]:
     """Make the stores of our keys, the one whose key signs first."""
     stores: list[KeyStore] = []
+    if config.keys:
+        from django.utils.module_loading import import_string
+
+        try:
+            backend = import_string(config.keys["BACKEND"])
+        except ImportError as error:
+            raise ConfigurationError(
+                f"BAIKAL[{config.alias!r}]: KEYS: BACKEND cannot be imported: {error}"
+            ) from None
+        stores.append(backend(config, config.keys["OPTIONS"]))
     if config.client_keys:
         from django_baikal.keys.settings import SettingsKeyStore
 
@@ -130,12 +146,17 @@ class Runtime:
 
 
 class Performer:
-    """Performs the effects of one call, within ``timeout`` seconds in all."""
+    """Performs the effects of one call, within ``timeout`` seconds in all.
+
+    Its requests carry the correlator that is bound where it is made.
+    """
 
     def __init__(self, runtime: Runtime, timeout: float) -> None:
         self.runtime = runtime
+        self.correlator = correlation.current()
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
+        self._cache_failed = False
 
     def left(self) -> float:
         """Give the seconds that are left, or raise AuthserverUnavailable."""
@@ -150,14 +171,25 @@ class Performer:
             code="timeout",
         )
 
+    def _correlated(self, request: effects.Request) -> effects.Request:
+        """Add the correlator, unless there is none, or the caller gave a header of that name."""
+        if self.correlator is None or any(
+            name.lower() == correlation.HEADER.lower() for name in request.headers
+        ):
+            return request
+        headers = {**request.headers, correlation.HEADER: self.correlator}
+        return dataclasses.replace(request, headers=headers)
+
     # -- sync -------------------------------------------------------------------------------------
 
     def perform(self, effect: effects.Effect) -> Any:
         """Perform ``effect`` and wait for it."""
         match effect:
-            case effects.Fetch(request):
+            case effects.Fetch(request, endpoint):
                 transport = routes.get(origin(request.url)) or self.runtime.process.transport
-                return transport.send(request, timeout=self.left())
+                left = self.left()
+                with Call(self.runtime.config.alias, endpoint) as call:
+                    return call.answered(transport.send(self._correlated(request), timeout=left))
             case effects.Share(name, work):
                 return self._share(name, work)
             case effects.Sign(claims):
@@ -167,17 +199,17 @@ class Performer:
                 return None
             case effects.CacheGet(name):
                 cache, key = self._cache(name)
-                return _opened(_tried(cache.get, key), key)
+                return _opened(self._tried(cache.get, key), key)
             case effects.CacheSet(name, value, ttl):
                 cache, key = self._cache(name)
-                _tried(cache.set, key, _sealed(value, key), ttl)
+                self._tried(cache.set, key, _sealed(value, key), ttl)
                 return None
             case effects.CacheAdd(name, value, ttl):
                 cache, key = self._cache(name)
-                return _tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
+                return self._tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
             case effects.CacheDelete(name):
                 cache, key = self._cache(name)
-                _tried(cache.delete, key)
+                self._tried(cache.delete, key, always=True)
                 return None
             case _:
                 return self._at_once(effect)
@@ -235,6 +267,7 @@ class Performer:
         performer = Performer(self.runtime, self.runtime.config.timeout)
 
         def target() -> None:
+            correlation.adopt(performer.correlator)
             try:
                 run(work(), performer.perform)
             except Exception:
@@ -266,6 +299,24 @@ class Performer:
             ) from None
         return cache, f"django_baikal.{key}"
 
+    def _tried(
+        self, operation: Any, *args: Any, otherwise: Any = None, always: bool = False
+    ) -> Any:
+        """Do a cache operation; a cache that fails is as good as an empty one.
+
+        Once it has failed, the call goes on without it: each operation may take until its timeout.
+        """
+        if self._cache_failed and not always:
+            return otherwise
+        try:
+            return operation(*args)
+        except Exception as error:  # noqa: BLE001 - each cache library raises its own
+            self._cache_failed = True
+            cache_logger.warning(
+                "The cache failed (%s); going on without it.", type(error).__name__
+            )
+            return otherwise
+
     # -- async ------------------------------------------------------------------------------------
 
     async def aperform(self, effect: effects.Effect) -> Any:
@@ -273,9 +324,13 @@ class Performer:
         import asyncio
 
         match effect:
-            case effects.Fetch(request):
+            case effects.Fetch(request, endpoint):
                 transport = routes.get(origin(request.url)) or self.runtime.process.async_transport
-                return await transport.asend(request, timeout=self.left())
+                left = self.left()
+                with Call(self.runtime.config.alias, endpoint) as call:
+                    return call.answered(
+                        await transport.asend(self._correlated(request), timeout=left)
+                    )
             case effects.Share(name, work):
                 return await self._ashare(name, work)
             case effects.Sleep(seconds):
@@ -309,20 +364,10 @@ class Performer:
             async with asyncio.timeout(left):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(
-                    executor, lambda: context.run(self._and_disconnect, effect)
+                    executor, lambda: context.run(and_disconnect, self.perform, effect)
                 )
         except TimeoutError:
             self._too_late()
-
-    def _and_disconnect(self, effect: effects.Effect) -> Any:
-        try:
-            return self.perform(effect)
-        finally:
-            from django.conf import settings
-
-            # A cache in the database has opened a connection for this thread, that nobody closes.
-            if settings.configured and (database := sys.modules.get("django.db")):
-                database.connections.close_all()
 
     async def _ashare(self, name: object, work: Any) -> Any:
         import asyncio
@@ -346,6 +391,17 @@ class Performer:
                 self._too_late()
             if not self._runs_itself(failure):
                 return _outcome(future, failure)
+
+
+def and_disconnect(work: Callable[..., T], *args: Any) -> T:
+    """Do ``work`` in a thread that is nobody's: close the connections that it has opened."""
+    try:
+        return work(*args)
+    finally:
+        from django.conf import settings
+
+        if settings.configured and (database := sys.modules.get("django.db")):
+            database.connections.close_all()
 
 
 def _own_view(future: Future[Any]) -> Future[BaseException | None]:
@@ -381,16 +437,3 @@ def _opened(sealed: Any, key: str) -> Any:
         return None
     data = unseal(sealed, purpose=_CACHE_VALUE, name=key.encode())
     return None if data is None else json.loads(data)
-
-
-def _tried(operation: Any, *args: Any, otherwise: Any = None) -> Any:
-    """Do a cache operation; a cache that fails is as good as an empty one."""
-    try:
-        return operation(*args)
-    except Exception as error:  # noqa: BLE001 - each cache library raises its own
-        _cache_failed(error)
-        return otherwise
-
-
-def _cache_failed(error: Exception) -> None:
-    cache_logger.warning("The cache failed (%s); going on without it.", type(error).__name__)

@@ -14,6 +14,11 @@ app_name = "django_baikal"
 urlpatterns = [
     re_path(r"^(?:/)?\.well-known/jwks\.json\Z", JWKSView.as_view(), name="jwks"),
     re_path(
+        r"^(?:/)?\.well-known/jwks/(?P<ring>[A-Za-z0-9_-]{1,64})\.json\Z",
+        JWKSView.as_view(),
+        name="jwks-ring",
+    ),
+    re_path(
         r"^(?:/)?\.well-known/openid-configuration\Z",
         IssuerMetadataView.as_view(),
         name="openid-configuration",

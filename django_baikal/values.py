@@ -10,9 +10,11 @@ from typing import Any
 
 from django_baikal.protocol.client_auth import METHODS
 from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.jwk import ALGORITHMS
 from django_baikal.protocol.urls import origin, split_http_url
 
 MAX_ASSERTION_LIFETIME = 3600  # seconds, as the SDK's
+MIN_JWKS_COOLDOWN = 30  # seconds
 KEY_FIELDS = ("key", "format", "passphrase", "kid", "alg")
 
 #: How the environment writes True and False, in any case.
@@ -105,6 +107,16 @@ def _lifetime(value: Any) -> float:
     return number
 
 
+def _cooldown(value: Any) -> float:
+    number = _number(value)
+    if number < MIN_JWKS_COOLDOWN:
+        raise ValueError(
+            f"must be at least {MIN_JWKS_COOLDOWN} seconds, for a lower one lets each forged token "
+            "cost a request"
+        )
+    return number
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in choices:
@@ -125,6 +137,63 @@ def _origins(value: Any) -> tuple[str, ...] | None:
         raise ValueError(f"has an origin that is not one: {error}") from None
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(item, str) and item for item in value
+    ):
+        raise ValueError("must be a list of strings that are not empty")
+    # A set has another order in each process, and the processes share what is named by it.
+    return tuple(sorted(value)) if isinstance(value, set | frozenset) else tuple(value)
+
+
+def _some_names(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not (found := _names(value)):
+        raise ValueError("must not be empty, for then no token would do")
+    return found
+
+
+def _each_of(*choices: str | None) -> Callable[[Any], tuple[Any, ...]]:
+    def check(value: Any) -> tuple[Any, ...]:
+        listed = isinstance(value, list | tuple | set | frozenset)
+        if not listed or not value or not all(item in choices for item in value):
+            raise ValueError(f"must be a list of some of {', '.join(map(repr, choices))}")
+        return tuple(value)
+
+    return check
+
+
+def _required_claims(value: Any) -> Mapping[str, Any]:
+    import json
+
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a dict of claims and their values")
+    try:
+        # As an answer would bring them: tuples are lists there.
+        found: Mapping[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("has a value that is not JSON") from None
+    if [] in found.values():
+        raise ValueError("has an empty list, and then no token would do")
+    return found
+
+
+def _scope_permissions(value: Any) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, Mapping) or not all(isinstance(scope, str) for scope in value):
+        raise ValueError("must be a dict of scopes and lists of permissions")
+    found = {scope: _names(permissions) for scope, permissions in value.items()}
+    if any(name.count(".") != 1 for permissions in found.values() for name in permissions):
+        raise ValueError("has a permission that is not named 'app.codename'")
+    return found
+
+
+def _realm(value: Any) -> str:
+    if not _text(value).isascii():
+        raise ValueError("must be ASCII, for it stands in a header")
+    return str(value)
+
+
 def _client_keys(value: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str):
         value = _keys_from_environment(value)
@@ -140,6 +209,20 @@ def _client_keys(value: Any) -> tuple[Mapping[str, Any], ...]:
             if not isinstance(entry[name], kinds):
                 raise ValueError(f"entry {index}: {name!r} must be a string")
     return tuple(dict(entry) for entry in value)
+
+
+def _keys(value: Any) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not isinstance(value.get("BACKEND"), str):
+        raise ValueError('must be {"BACKEND": dotted path, "OPTIONS": {...}}')
+    for name in value:
+        if name not in ("BACKEND", "OPTIONS"):
+            raise ValueError(unknown(name, ("BACKEND", "OPTIONS")))
+    options = value.get("OPTIONS", {})
+    if not isinstance(options, Mapping):
+        raise ValueError("has OPTIONS that are no dict")
+    return {"BACKEND": value["BACKEND"], "OPTIONS": dict(options)}
 
 
 def _keys_from_environment(value: str) -> Any:
@@ -170,6 +253,7 @@ VALIDATORS: dict[str, Callable[[Any], Any]] = {
     "ISSUER": _text,
     "PRIVATE_CERTS_PATH": _path,
     "CLIENT_KEYS": _client_keys,
+    "KEYS": _keys,
     "ASSERTION_LIFETIME": _lifetime,
     "ASSERTION_AUDIENCE": _choice("issuer", "token_endpoint"),
     "VERIFY_CERTS": _verify_certs,
@@ -182,9 +266,27 @@ VALIDATORS: dict[str, Callable[[Any], Any]] = {
     "ENDPOINT_ORIGINS": _origins,
     "METADATA_TTL": _number,
     "METADATA_STALE": _number,
+    "JWKS_TTL": _number,
+    "JWKS_COOLDOWN": _cooldown,
+    "JWKS_STALE": _number,
     "CACHE": _text,
     "TOKEN_LEEWAY": _number,
     "CLOCK_SKEW": _number,
+    "VALIDATION": _choice("introspection", "jwt", "hybrid"),
+    "JWT_TYPES": _each_of("at+jwt", "JWT", None),
+    "JWT_ALGORITHMS": _each_of(*ALGORITHMS),
+    "INTROSPECTION_TTL": _number,
+    "INTROSPECTION_NEGATIVE_TTL": _number,
+    "STALE_IF_ERROR": _number,
+    "AUDIENCES": _some_names,
+    "ALLOWED_CLIENTS": _some_names,
+    "REQUIRED_CLAIMS": _required_claims,
+    "BEARER_LEEWAY": _number,
+    "MAX_TOKEN_LENGTH": _positive_int,
+    "REALM": _realm,
+    "AUTHSERVER_RESOLVER": _text,
+    "USER_RESOLVER": _text,
+    "SCOPE_PERMISSIONS": _scope_permissions,
     "AIOHTTP_SESSION_SIZE": _positive_int,
     "AIOHTTP_SESSION_DNS_CACHE": _number,
     "AIOHTTP_SESSION_LIMIT": _positive_int,

@@ -2,34 +2,94 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import lru_cache, update_wrapper
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
+from asgiref.sync import markcoroutinefunction, sync_to_async
 from django.contrib.auth.decorators import login_not_required
+from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
-from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from django_baikal.exceptions import KeyStoreError
 from django_baikal.handler import clients
+from django_baikal.keys.base import Caching, WouldWait
 from django_baikal.protocol.jwk import b64url_encode
 from django_baikal.protocol.urls import split_http_url
 
 logger = logging.getLogger("django_baikal.views")
 
-#: How long others may keep a document, in seconds: as long as the platform keeps an issuer's.
-MAX_AGE = 900
-CACHE_CONTROL = f"public, max-age={MAX_AGE}, stale-while-revalidate=60, stale-if-error=3600"
 RETRY_AFTER = 30
 
 
-# Exempt, so that what is not GET is answered 405 and not with a page about a missing cookie.
-@method_decorator([login_not_required, csrf_exempt], name="dispatch")
+def cache_control(caching: Caching) -> str:
+    """Give the Cache-Control of a document that others may keep for ``caching``."""
+    # Rounded down: the rules about times count on it that nobody is allowed more.
+    return (
+        f"public, max-age={int(caching.max_age)}, "
+        f"stale-while-revalidate={int(caching.stale_while_revalidate)}, "
+        f"stale-if-error={int(caching.stale_if_error)}"
+    )
+
+
+@lru_cache(maxsize=32)
+def etag(body: bytes) -> str:
+    """Give the ETag of a document."""
+    return f'"{b64url_encode(hashlib.sha256(body).digest()[:18])}"'
+
+
+def in_event_loop() -> bool:
+    """Tell whether an event loop is running in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class Either:
+    """A view that is a coroutine function where an event loop runs, and a function elsewhere.
+
+    So neither WSGI nor ASGI needs a thread to call it. In a loop ``view`` is called as it is; if it
+    raises WouldWait, it is called again in a thread that may use the database.
+    """
+
+    #: What marks a coroutine function; its name differs between versions of Python.
+    _marks: ClassVar[dict[str, Any]] = vars(markcoroutinefunction(cast("Any", SimpleNamespace())))
+
+    def __init__(self, view: Callable[..., HttpResponseBase]) -> None:
+        update_wrapper(self, view)
+        self._view = view
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._marks and in_event_loop():
+            return self._marks[name]
+        raise AttributeError(name)
+
+    @property
+    def _non_atomic_requests(self) -> set[str]:
+        # Each answer would begin with a query otherwise, and fail with the database.
+        return set(connections)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return (self._in_loop if in_event_loop() else self._view)(*args, **kwargs)
+
+    async def _in_loop(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return self._view(*args, **kwargs)
+        except WouldWait:
+            return await sync_to_async(self._view, thread_sensitive=True)(*args, **kwargs)
+
+
 class PublicDocumentView(View):
     """A JSON document that anybody may read and keep for a while: no session, no cookie.
 
@@ -39,13 +99,20 @@ class PublicDocumentView(View):
     http_method_names: ClassVar[list[str]] = ["get", "head", "options"]  # type: ignore[misc]  # Django has it as an instance's
     using = "default"
 
-    def document(self) -> dict[str, Any]:
-        """Give the document; raise KeyStoreError if that is not possible now."""
-        raise NotImplementedError  # pragma: no cover: each view below has its own
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        """Make the view, for WSGI and ASGI."""
+        view = login_not_required(super().as_view(**initkwargs))
+        # So that what is not GET is answered 405, and not with a page about a missing cookie.
+        return Either(csrf_exempt(view))
 
-    def cache_control(self, _document: dict[str, Any]) -> str:
-        """Give the Cache-Control of the document."""
-        return CACHE_CONTROL
+    def document(self, *, wait: bool) -> tuple[bytes, str]:
+        """Give the document, and its Cache-Control.
+
+        Raises KeyStoreError if that is not possible now; and without ``wait`` WouldWait, if it
+        has to be read.
+        """
+        raise NotImplementedError  # pragma: no cover: each view below has its own
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer, readable from every origin (the document is public)."""
@@ -60,10 +127,10 @@ class PublicDocumentView(View):
             session.accessed = False
         return response
 
-    def get(self, request: HttpRequest) -> HttpResponseBase:
+    def get(self, request: HttpRequest, **_: str) -> HttpResponseBase:
         """Answer 200, 304 for an ETag that the caller has, or 503, never an empty 200."""
         try:
-            document = self.document()
+            body, kept = self.document(wait=not in_event_loop())
         except KeyStoreError as error:
             logger.error("BAIKAL[%r]: %s", self.using, error)  # noqa: TRY400 - it is no bug
             response = HttpResponse(
@@ -72,27 +139,39 @@ class PublicDocumentView(View):
             response.headers["Retry-After"] = str(RETRY_AFTER)
             response.headers["Cache-Control"] = "no-store"
             return response
-        body = json.dumps(document, separators=(",", ":")).encode()
         response = HttpResponse(body, content_type="application/json")
         response.headers["Content-Length"] = str(len(body))
-        response.headers["Cache-Control"] = self.cache_control(document)
-        etag = f'"{b64url_encode(hashlib.sha256(body).digest()[:18])}"'
-        response.headers["ETag"] = etag
-        answer = get_conditional_response(request, etag, response=response)
+        response.headers["Cache-Control"] = kept
+        response.headers["ETag"] = etag(body)
+        answer = get_conditional_response(request, etag(body), response=response)
         return answer or response
 
 
 class JWKSView(PublicDocumentView):
-    """Our public keys as a JWK Set (RFC 7517 section 5)."""
+    """Our public keys as a JWK Set (RFC 7517 section 5).
 
-    def document(self) -> dict[str, Any]:
-        """Give the JWK Set of the alias."""
-        jwk_set: Any = clients[self.using].get_jwk_set(dump_json=False)
-        return dict(jwk_set)
+    With ``ring``, which the URL may say, those of the alias whose KEYS keep that ring.
+    """
 
-    def cache_control(self, _document: dict[str, Any]) -> str:
-        """Let nobody keep an empty set: the first key has to be usable at once."""
-        return CACHE_CONTROL if _document["keys"] else "no-store"
+    ring: str | None = None
+
+    def _alias(self) -> str:
+        ring = self.kwargs.get("ring", self.ring)
+        if ring is None:
+            return self.using
+        for alias in clients:
+            keys = clients[alias].config.keys
+            if keys is not None and keys["OPTIONS"].get("RING", "default") == ring:
+                return alias
+        raise Http404("There is no ring of that name.")
+
+    def document(self, *, wait: bool) -> tuple[bytes, str]:
+        """Give the JWK Set of the alias.
+
+        An empty one is kept by nobody: the first key has to be usable at once.
+        """
+        found, caching = clients[self._alias()]._runtime.keyring.document(wait=wait)
+        return found.body, cache_control(caching) if found.keys else "no-store"
 
 
 class IssuerMetadataView(PublicDocumentView):
@@ -102,7 +181,7 @@ class IssuerMetadataView(PublicDocumentView):
     without a query.
     """
 
-    def document(self) -> dict[str, Any]:
+    def document(self, *, wait: bool) -> tuple[bytes, str]:  # noqa: ARG002 - nothing is read
         """Give the metadata of the alias."""
         issuer = clients[self.using].config.issuer
         try:
@@ -111,4 +190,5 @@ class IssuerMetadataView(PublicDocumentView):
                 raise ValueError("it has a query")
         except ValueError as error:
             raise Http404(f"ISSUER cannot have metadata: {error}.") from None
-        return {"issuer": issuer, "jwks_uri": issuer.rstrip("/") + "/.well-known/jwks.json"}
+        shown = {"issuer": issuer, "jwks_uri": issuer.rstrip("/") + "/.well-known/jwks.json"}
+        return json.dumps(shown, separators=(",", ":")).encode(), cache_control(Caching())

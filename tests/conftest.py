@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+from asgiref.local import Local
+from django.db import connections
+from django.db.backends.signals import connection_created
 
 import django_baikal
 
@@ -33,6 +36,16 @@ for _name in list(os.environ):
 hypothesis.settings.register_profile("small", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("full", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("full" if FULL_SCALE else "small")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured: ``record_property("table", text)``."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "table" and getattr(report, "when", "") == "call":
+                    terminalreporter.write_sep("-", report.nodeid.rpartition("::")[2])
+                    terminalreporter.write_line(str(text))
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +98,39 @@ def _no_network_but_loopback() -> Iterator[None]:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
         yield
+
+
+@pytest.fixture
+def own_database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, django_db_blocker: Any
+) -> Iterator[None]:
+    """Give the test an empty SQLite file instead of the database of the suite, in any thread."""
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "own.sqlite3")}
+    monkeypatch.setattr(
+        connections, "settings", connections.configure_settings({"default": database})
+    )
+    monkeypatch.setattr(connections, "_connections", Local(connections.thread_critical))
+    made: list[Any] = []
+
+    def note(connection: Any, **_: Any) -> None:
+        made.append(connection)
+
+    connection_created.connect(note)
+    with django_db_blocker.unblock():
+        yield
+    connection_created.disconnect(note)
+    for each in made:
+        # A thread that is about to end would not find it any more.
+        each.inc_thread_sharing()
+        each.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server_is_known(request: pytest.FixtureRequest) -> None:
+    """Let MariaDB say once what it is: Django's checks ask that, also without a test database."""
+    from django.db import connection
+
+    if connection.vendor == "mysql":
+        request.getfixturevalue("django_db_setup")
+        with request.getfixturevalue("django_db_blocker").unblock():
+            assert connection.data_types

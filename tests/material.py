@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import traceback
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -15,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from cryptography.x509.oid import NameOID
 
 from django_baikal.protocol.jwk import b64url_uint
 
@@ -57,27 +61,71 @@ def der(key: Any) -> bytes:
     return bytes(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
 
 
+def tlv(tag: int, *parts: bytes) -> bytes:
+    """Give a value in DER."""
+    content = b"".join(parts)
+    size = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    length = bytes([len(content)]) if len(content) < 128 else bytes([128 + len(size)]) + size
+    return bytes([tag]) + length + content
+
+
+def integers(*values: int) -> bytes:
+    """Give INTEGERs in DER, one after the other."""
+    return b"".join(tlv(2, value.to_bytes(value.bit_length() // 8 + 1, "big")) for value in values)
+
+
 def public_pem(key: Any) -> str:
     public = key.public_key()
     return str(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
 
 
+def certificate(
+    key: Any,
+    not_after: datetime,
+    form: Encoding = Encoding.PEM,
+    *,
+    subject: str = "me.example.com",
+    issuer: str | None = None,
+    issuing: Any = None,
+) -> Any:
+    """Give a certificate, PEM text or DER; ``issuing``: the issuer's key, by default its own."""
+    named = (subject, issuer or subject)
+    about, by = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in named)
+    builder = x509.CertificateBuilder(by, about, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(datetime(2019, 1, 1, tzinfo=UTC)).not_valid_after(not_after)
+    issuing = issuing or key
+    digest = None if isinstance(issuing, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    made = builder.sign(issuing, digest).public_bytes(form)
+    return made.decode() if form is Encoding.PEM else made
+
+
 def numbers(key: Any) -> dict[str, int]:
     """Give the members of a private JWK as numbers."""
+    if hasattr(key, "private_bytes_raw"):
+        raw, half = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+        return {"x": int.from_bytes(half, "big"), "d": int.from_bytes(raw, "big")}
     private = key.private_numbers()
     public = private.public_numbers
     if isinstance(key, rsa.RSAPrivateKey):
         crt = {"dp": private.dmp1, "dq": private.dmq1, "qi": private.iqmp}
         return {"n": public.n, "e": public.e, "d": private.d, "p": private.p, "q": private.q} | crt
+    if isinstance(key, dsa.DSAPrivateKey):
+        return {"d": private.x}
     return {"x": public.x, "y": public.y, "d": private.private_value}
+
+
+CRV = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 def jwk(key: Any, **changes: Any) -> dict[str, Any]:
     """Give the private JWK of a key; a member that is changed to None is left out."""
-    size = None if isinstance(key, rsa.RSAPrivateKey) else 32
+    size, kind = None, {"kty": "RSA"}
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        size, kind = 32, {"kty": "OKP", "crv": "Ed25519"}
+    elif isinstance(key, ec.EllipticCurvePrivateKey):
+        size, kind = (key.key_size + 7) // 8, {"kty": "EC", "crv": CRV[key.curve.name]}
     members: dict[str, Any] = {n: b64url_uint(v, size) for n, v in numbers(key).items()}
-    members |= {"kty": "RSA"} if size is None else {"kty": "EC", "crv": "P-256"}
-    return {n: v for n, v in {**members, **changes}.items() if v is not None}
+    return {n: v for n, v in {**members, **kind, **changes}.items() if v is not None}
 
 
 def jwk_text(key: Any, **changes: Any) -> str:

@@ -15,6 +15,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "django_baikal",
+    "django_baikal.contrib.identities",
 ]
 DATABASES = {"default": env.db_url("DATABASE_URL", default="sqlite://:memory:")}
 CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}

@@ -189,7 +189,7 @@ def test_it_goes_on_when_nobody_reads_its_lines(run: Callable[..., Running]) -> 
 
 
 @pytest.mark.parametrize("command", ["baikal_authserver", "demo"])
-def test_a_signal_that_another_thread_receives_ends_it_too(command: str) -> None:
+def test_a_signal_that_another_thread_receives_ends_it_too(command: str, tmp_path: Path) -> None:
     # The kernel may give a signal to any thread, and then nothing wakes the main one.
     program = f"""
         import os, signal, sys, threading, time
@@ -203,6 +203,7 @@ def test_a_signal_that_another_thread_receives_ends_it_too(command: str) -> None
     project = {"PYTHONPATH": os.pathsep.join([str(ROOT / "example_project"), *sys.path])}
     if command == "demo":
         project |= {"DJANGO_SETTINGS_MODULE": "example.settings", "DEBUG": "true"}
+        project |= {"DEMO_DATABASE": str(tmp_path / "keys.sqlite3")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=TESTS,

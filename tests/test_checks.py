@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
-from material import assert_tells_nothing, ec_key, jwk_text, pem, public_pem, rsa_key
+from material import assert_tells_nothing, certificate, ec_key, jwk_text, pem, public_pem, rsa_key
 
 import django_baikal
 from django_baikal.checks import IDS
@@ -116,7 +117,7 @@ def test_a_warning_does_not_fail_manage_py_check(tmp_path):
     errors = StringIO()
     with override_settings(BAIKAL={"default": {**ENTRY, "PRIVATE_CERTS_PATH": str(tmp_path)}}):
         call_command("check", stderr=errors)
-    assert f"{tmp_path}/README: The data is neither PEM nor a JWK." in errors.getvalue()
+    assert f"{tmp_path}/README: The data is no key in a known format (" in errors.getvalue()
 
 
 # -- keys ------------------------------------------------------------------------------------------
@@ -127,17 +128,73 @@ def test_each_file_that_cannot_be_used_is_a_warning_with_its_name(tmp_path):
     (tmp_path / "cut.pem").write_text(pem(rsa_key())[:-100])
     (tmp_path / "good.pem").write_text(pem(ec_key()))
     (tmp_path / "public.pem").write_text(public_pem(rsa_key()))
+    (tmp_path / "text.private").write_text(pem(ec_key()))
     messages = found(PRIVATE_CERTS_PATH=str(tmp_path))
-    assert [ident for ident, _ in messages] == ["W001"] * 3
-    for name, (_, message) in zip(["bad.json", "cut.pem", "public.pem"], messages, strict=True):
-        assert message.startswith(f"BAIKAL['default']: this key is not used: {tmp_path / name}: ")
+    where = f"BAIKAL['default']: this key is not used: {tmp_path}"
+    assert messages == [
+        (
+            "W001",
+            (
+                f"{where}/bad.json (read as json): The key cannot be used with alg 'RSA-OAEP'; use "
+                "RS256, RS384, RS512, PS256, PS384, PS512."
+            ),
+        ),
+        ("W001", f"{where}/cut.pem (read as pem): The PEM is damaged: a block has no end."),
+        (
+            "W001",
+            (
+                f"{where}/text.private (read as private): The data is not 'private': it looks like "
+                "'pem'."
+            ),
+        ),
+    ]
+
+
+def test_an_encrypted_file_is_told_where_its_passphrase_could_be(tmp_path):
+    (tmp_path / "key.pem").write_text(pem(ec_key()))
+    (tmp_path / "locked.pem").write_text(pem(rsa_key(), password="secret"))
+    baikal = {"default": {**ENTRY, "PRIVATE_CERTS_PATH": str(tmp_path)}}
+    with override_settings(BAIKAL=baikal):
+        (message,) = (m for m in run_checks() if m.id == "django_baikal.W001")
+    assert message.hint == "CLIENT_KEYS has a place for the passphrase."
+
+
+def test_a_certificate_that_has_expired_is_a_warning_that_names_the_date(tmp_path):
+    (tmp_path / "key.pem").write_text(pem(ec_key()))
+    (tmp_path / "old.pem").write_text(certificate(rsa_key(), datetime(2020, 2, 29, tzinfo=UTC)))
+    (tmp_path / "young.pem").write_text(certificate(ec_key(1), datetime(2120, 2, 29, tzinfo=UTC)))
+    said = f"{tmp_path}/old.pem: the certificate expired on 2020-02-29."
+    assert found(PRIVATE_CERTS_PATH=str(tmp_path)) == [("W005", f"BAIKAL['default']: {said}")]
+
+
+def test_a_private_key_that_others_can_read_is_a_warning(tmp_path):
+    for name, data, mode in (
+        ("closed.pem", pem(ec_key()), 0o640),
+        ("open.pem", pem(ec_key()), 0o604),
+        ("public.pem", public_pem(rsa_key()), 0o644),
+    ):
+        (tmp_path / name).write_text(data)
+        (tmp_path / name).chmod(mode)
+    tmp_path.chmod(0o755)
+    said = f"BAIKAL['default']: {tmp_path}/open.pem: every user of this machine can read it."
+    assert found(PRIVATE_CERTS_PATH=str(tmp_path)) == [("W006", said)]
+    for mode in (0o750, 0o754):
+        tmp_path.chmod(mode)
+        assert found(PRIVATE_CERTS_PATH=str(tmp_path)) == []
+    tmp_path.chmod(0o711)
+    assert found(PRIVATE_CERTS_PATH=str(tmp_path)) == [("W006", said)]
+
+
+def test_public_keys_alone_are_no_error_where_another_source_signs(tmp_path):
+    (tmp_path / "old.pem").write_text(public_pem(rsa_key()))
+    assert found(PRIVATE_CERTS_PATH=str(tmp_path), CLIENT_KEYS=[{"key": pem(ec_key())}]) == []
 
 
 def test_each_entry_that_cannot_be_used_is_a_warning_with_its_place():
     keys = [{"key": pem(ec_key())}, {"key": pem(rsa_key()), "alg": "ES256"}]
     ((ident, message),) = found(CLIENT_KEYS=keys)
     assert ident == "W001"
-    assert "this key is not used: CLIENT_KEYS[1]: The key cannot be used" in message
+    assert "this key is not used: CLIENT_KEYS[1] (read as pem): The key cannot be used" in message
 
 
 @pytest.mark.parametrize(
@@ -147,7 +204,7 @@ def test_a_directory_without_a_key_that_can_be_used_is_an_error(tmp_path, files)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     messages = found(PRIVATE_CERTS_PATH=str(tmp_path))
-    assert [ident for ident, _ in messages] == ["W001"] * len(files) + ["E002"]
+    assert [ident for ident, _ in messages] == ["W001"] * ("bad.pem" in files) + ["E002"]
     assert messages[-1][1] == (
         f"BAIKAL['default']: PRIVATE_CERTS_PATH ({tmp_path}) has no key that can sign."
     )

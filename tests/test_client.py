@@ -55,6 +55,7 @@ def authserver() -> Iterator[FakeAuthserver]:
 
 def test_every_method_of_the_design_is_there():
     assert set(METHODS) == {
+        "authenticate",
         "authorize",
         "forget_token",
         "get_jwk_set",
@@ -63,9 +64,11 @@ def test_every_method_of_the_design_is_there():
         "grant_code",
         "grant_user",
         "introspect",
+        "invalidate",
         "refresh",
         "revoke",
         "start_authorization",
+        "verify_id_token",
     }
 
 
@@ -105,11 +108,22 @@ def test_the_constructor_takes_the_sdks_arguments_in_the_order_of_its_page():
     assert inspect.signature(OpenIDClient.__init__) == inspect.signature(aio.OpenIDClient.__init__)
 
 
-def test_get_token_and_forget_token_take_the_same():
-    get, forget = (
-        inspect.signature(getattr(OpenIDClient, name)) for name in ("get_token", "forget_token")
+def test_get_token_forget_token_and_session_are_about_the_same():
+    get, forget, session = (
+        dict(inspect.signature(getattr(OpenIDClient, name)).parameters)
+        for name in ("get_token", "forget_token", "session")
     )
-    assert get.parameters == forget.parameters
+    assert forget.pop("token").default is None
+    assert get == forget
+    # The API may get the token at one place only, which has to be named.
+    assert session.pop("origin").default is inspect.Parameter.empty
+    assert session == {k: v for k, v in get.items() if k not in ("headers", "timeout")}
+
+
+def test_only_session_has_no_twin():
+    """It is one of requests, which has no coroutines."""
+    public = {name for name in vars(OpenIDClient) if not name.startswith("_")}
+    assert public - set(METHODS) == {"session"}
 
 
 def test_headers_and_timeout_are_on_every_method_that_calls():
@@ -507,8 +521,8 @@ def test_signing_and_parsing_do_not_hold_up_the_event_loop(authserver, pem, monk
         return call
 
     monkeypatch.setattr(ECAlgorithm, "sign", watched(ECAlgorithm.sign))
-    loader = watched(serialization.load_pem_private_key)
-    monkeypatch.setattr(serialization, "load_pem_private_key", loader)
+    loader = watched(serialization.load_der_private_key)
+    monkeypatch.setattr(serialization, "load_der_private_key", loader)
     fresh = private_pem(generate_key("ES256"))
     client = OpenIDClient(
         issuer="https://me.example/",

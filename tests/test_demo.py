@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 from django.core.management import CommandError, call_command
-from example import steps
+from example import clock, steps
 from example.management.commands.demo import PORT, Command
 from test_example_project import NUMBER, PROJECT, VARIABLES, become_the_example
 
@@ -24,7 +24,8 @@ from django_baikal.testing import FakeAuthserver
 
 RUNNING = re.compile(r"running at (http://127\.0\.0\.1:(\d+)/)$")
 SECRET = "example-secret"
-TITLES = [f"{number}. {step.title}" for number, step in enumerate(steps.STEPS, 1)]
+STEPS = (*steps.STEPS, *steps.OUTAGE, *steps.ROTATION)
+TITLES = [f"{number}. {step.title}" for number, step in enumerate(STEPS, 1)]
 
 
 class Observed(Command):
@@ -40,8 +41,8 @@ class Observed(Command):
 
 
 @pytest.fixture(autouse=True)
-def _example(settings: Any) -> Iterator[None]:
-    become_the_example(settings)
+def _example(settings: Any, own_database: None) -> Iterator[None]:
+    become_the_example(settings, DEMO_DATABASE="own_database")
     steps.latest = None
     yield
     steps.latest = None
@@ -83,7 +84,7 @@ def demo(command: Command | None = None, **options: Any) -> str:
 
 def test_the_demo_takes_every_step_in_order_and_ends() -> None:
     out = demo()
-    found = re.findall(r"^(\d\. .+?) {2,}ok +\d+(?:\.\d)? m?s$", out, re.MULTILINE)
+    found = re.findall(r"^(\d+\. .+?) {2,}ok +\d+(?:\.\d)? m?s$", out, re.MULTILINE)
     assert found == TITLES
     assert out.count("   we did     ") == out.count("   answer     ") == len(TITLES)
     assert out.count("   it proves  ") == len(TITLES)
@@ -110,6 +111,21 @@ def test_the_demo_shows_what_the_authserver_did() -> None:
         ("token", "ok"),
         ("revocation", "ok"),
         ("introspection", "ok"),
+        # The API: a forged token, the site's own from before, and the user's.
+        ("introspection", "ok"),
+        ("introspection", "ok"),
+        ("token", "ok"),
+        ("introspection", "ok"),
+        # Another one, that is asked about in vain, and again.
+        ("token", "ok"),
+        ("introspection", "ok"),
+        # 6 days and 23 hours later the client looks for the endpoints anew.
+        ("discovery", "ok"),
+        *[("token", "ok")] * 3,
+        ("discovery", "ok"),
+        ("token", "ok"),
+        *[("token", "ok")] * 2,
+        ("token", "invalid_grant"),
     ]
 
 
@@ -120,14 +136,15 @@ def test_nothing_secret_is_printed() -> None:
     with command.made._state.lock:
         secret += list(command.made._state.tokens)
     secret += [call.form["assertion"] for call in command.made.requests if "assertion" in call.form]
-    assert len(secret) == 3 + 3 + 2
+    assert len(secret) == 3 + (5 + 6) + (4 + 7)
     assert [value for value in secret if value in out] == []
 
 
 def test_the_demo_names_all_that_had_to_be_configured() -> None:
     out = demo()
-    names = ["AUTHSERVER_ENDPOINT", "CLIENT_ID", "CLIENT_SECRET", "ISSUER", "PRIVATE_CERTS_PATH"]
+    names = ["AUTHSERVER_ENDPOINT", "CLIENT_ID", "CLIENT_SECRET", "ISSUER"]
     assert re.findall(r"^  BAIKAL_(\w+) ", out, re.MULTILINE) == names
+    assert '\n  "KEYS": {"BACKEND": "django_baikal.keys.database.DatabaseKeyStore"}\n' in out
 
 
 def test_the_demo_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -142,8 +159,9 @@ def test_the_demo_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_pat
     out = demo()
     assert dict(os.environ) == before
     assert signal.getsignal(signal.SIGTERM) is handler
-    assert f"{tmp_path}/example-keys-" in out
-    assert list(tmp_path.iterdir()) == []
+    assert "step by step" in out
+    assert clock.ahead() is None
+    assert [path.name for path in tmp_path.iterdir()] == ["own.sqlite3"]
 
 
 @pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("200", 80)])
@@ -152,13 +170,15 @@ def test_the_demo_fits_into_a_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     lines = demo().splitlines()
-    assert max(len(line) for line in lines if "PRIVATE_CERTS_PATH" not in line) <= widest
+    assert max(map(len, lines)) <= widest
 
 
-def test_there_is_colour_only_where_it_is_wanted() -> None:
-    assert "\x1b[" not in demo()
-    assert "\x1b[" not in demo(no_color=True)
-    assert "\x1b[" in demo(force_color=True)
+@pytest.mark.parametrize(
+    ("options", "coloured"),
+    [({}, False), ({"no_color": True}, False), ({"force_color": True}, True)],
+)
+def test_there_is_colour_only_where_it_is_wanted(options: dict[str, bool], coloured: bool) -> None:
+    assert ("\x1b[" in demo(**options)) == coloured
 
 
 def test_an_authserver_that_fails_ends_the_demo_with_a_sentence() -> None:
@@ -191,7 +211,7 @@ def test_the_demo_heeds_nothing_that_the_shell_exports_for_another_project(
     assert ended.returncode == 0, errors
 
 
-def test_a_demo_that_fails_is_exit_status_1(start: Callable[..., Any]) -> None:
+def test_a_demo_that_fails_is_exit_status_1(start: Callable[..., Any], tmp_path: Path) -> None:
     program = (
         "from django.core.management import execute_from_command_line; import django, os\n"
         "os.environ.update(DJANGO_SETTINGS_MODULE='example.settings', DEBUG='true')\n"
@@ -204,12 +224,22 @@ def test_a_demo_that_fails_is_exit_status_1(start: Callable[..., Any]) -> None:
         "        return made\n"
         "Broken().run_from_argv(['manage.py', 'demo', '--port', '0'])\n"
     )
-    process = start(program=("-c", program))
+    process = start(program=("-c", program), DEMO_DATABASE=str(tmp_path / "keys.sqlite3"))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.startswith("CommandError: Step 4 failed (What that token is worth): ")
     assert err.count("\n") == 1
     assert "running at" not in out
+
+
+def test_without_the_database_that_manage_py_brings_along_it_says_so(
+    start: Callable[..., Any],
+) -> None:
+    process = start(
+        program=("-m", "django", "demo"), DJANGO_SETTINGS_MODULE="example.settings", DEBUG="1"
+    )
+    said = "CommandError: Start it as `manage.py demo`, which brings a database along.\n"
+    assert (*process.communicate(timeout=60), process.returncode) == ("", said, 1)
 
 
 def test_a_port_that_is_asked_for_must_be_free() -> None:
@@ -231,18 +261,19 @@ def test_without_one_a_free_port_replaces_the_usual_one() -> None:
     assert int(found[1]) not in (0, PORT)
 
 
-def test_the_command_ends_with_0_in_ci(start: Callable[..., Any]) -> None:
-    process = start("--exit", "--port", "0")
+def test_the_command_ends_with_0_in_ci(start: Callable[..., Any], tmp_path: Path) -> None:
+    process = start("--exit", "--port", "0", TMPDIR=str(tmp_path))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert re.findall(r"^\d\. .*?(?=  )", out, re.MULTILINE) == TITLES
+    assert list(tmp_path.iterdir()) == []
+    assert re.findall(r"^\d+\. .*?(?=  )", out, re.MULTILINE) == TITLES
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_site_stays_until_a_signal_ends_it_with_0(
-    start: Callable[..., Any], number: int
+    start: Callable[..., Any], number: int, tmp_path: Path
 ) -> None:
-    process = start("--port", "0")
+    process = start("--port", "0", TMPDIR=str(tmp_path))
     url = ""
     for line in process.stdout:
         if found := RUNNING.search(line):
@@ -252,10 +283,13 @@ def test_the_site_stays_until_a_signal_ends_it_with_0(
         page = session.get(url, timeout=5)
         assert page.status_code == 200
         assert page.text.count("It proves:") == len(TITLES)
-        (key,) = session.get(f"{url}.well-known/jwks.json", timeout=5).json()["keys"]
-        assert key["kid"] in page.text
+        for key in session.get(f"{url}.well-known/jwks.json", timeout=5).json()["keys"]:
+            assert key["kid"] in page.text
+        (directory,) = tmp_path.iterdir()
+        assert [path.name for path in directory.iterdir()] == ["keys.sqlite3"]
         # The connection stays open: it must not keep the command from ending.
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
-    assert out.splitlines()[-1] == "Stopped; the key is deleted."
+    assert out.splitlines()[-1] == "Stopped; the keys are deleted."
+    assert list(tmp_path.iterdir()) == []

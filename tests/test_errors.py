@@ -22,7 +22,8 @@ BaikalError: ConfigurationError AuthserverError TokenError KeyStoreError
 AuthserverError: AuthserverUnavailable InvalidResponse OAuthError
 TokenError: InactiveToken ExpiredToken InvalidSignature WrongAudience InsufficientAuthentication \
 InsufficientScope InvalidRequest
-KeyStoreError: NoUsableSigningKey StoreUnavailable KeyLoadError
+KeyStoreError: NoUsableSigningKey StoreUnavailable KeyLoadError EncryptionKeyMissing Tampered \
+Refused LostRace
 KeyLoadError: UnknownFormat PassphraseRequired WrongPassphrase UnsupportedKey WeakKey \
 InconsistentKey NotPrivate
 """
@@ -130,9 +131,23 @@ def test_only_an_authserver_that_is_unavailable_is_worth_another_try():
     }
 
 
-def test_an_error_about_a_key_says_where_it_was():
+@pytest.mark.parametrize(
+    ("path", "format", "said"),
+    [
+        ("/keys/a.pem", "pem", "/keys/a.pem (read as pem): Too weak."),
+        ("/keys/a.pem", None, "/keys/a.pem: Too weak."),
+        (None, "pem", "Read as pem: Too weak."),
+        (None, None, "Too weak."),
+    ],
+)
+def test_an_error_about_a_key_says_where_it_was_and_how_it_was_read(path, format, said):
+    error = exceptions.WeakKey("Too weak.", code="x", format=format).at(path)
+    assert str(error) == said
+    assert (error.path, error.format) == (path, format)
+
+
+def test_an_error_about_a_key_stays_what_it_is_at_its_place():
     error = exceptions.WeakKey("Too weak.", code="x", format="pem").at("/keys/a.pem")
-    assert str(error) == "/keys/a.pem: Too weak."
     assert (type(error), error.code, error.path, error.format) == (
         exceptions.WeakKey,
         "x",

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import pytest
+from issued import JWKS, id_token, jwks
 from world import METADATA, SERVER, World, answer, config, token
 
 from django_baikal.exceptions import (
@@ -16,11 +17,11 @@ from django_baikal.exceptions import (
     BaikalError,
     ConfigurationError,
     InvalidResponse,
+    InvalidSignature,
     OAuthError,
 )
 from django_baikal.protocol import flows
 from django_baikal.protocol.grants import JWT_BEARER
-from django_baikal.protocol.jwk import b64url_encode
 
 TOKEN = f"{SERVER}/token"
 INTROSPECT = f"{SERVER}/introspect"
@@ -614,23 +615,8 @@ def test_pkce_uses_the_challenge_of_rfc_7636_appendix_b():
 # -- id tokens ------------------------------------------------------------------------------------
 
 
-def id_token(**changes: Any) -> str:
-    claims = {
-        "iss": SERVER,
-        "sub": "user",
-        "aud": "client",
-        "exp": 1_800_000_300,
-        "iat": 1_800_000_000,
-        "nonce": "n0nce",
-        **changes,
-    }
-    claims = {name: value for name, value in claims.items() if value is not None}
-    parts = ({"alg": "RS256"}, claims)
-    return ".".join([*(b64url_encode(json.dumps(part).encode()) for part in parts), "c2ln"])
-
-
 def code_answer(value: Any, nonce: str | None = "n0nce") -> Any:
-    world = World({TOKEN: token(id_token=value)})
+    world = World({TOKEN: token(id_token=value), JWKS: jwks()})
     return world.run(flows.grant_code(config(), "c", "https://me/cb", None, nonce, None))
 
 
@@ -678,6 +664,10 @@ def test_an_id_token_without_a_nonce_to_check_passes():
         {"nonce": None},
         {"nonce": "other"},
         {"nonce": 7},
+        {"nbf": 1_800_000_061},
+        {"nbf": "now"},
+        {"at_hash": "of-another-token"},
+        {"at_hash": 7},
     ],
 )
 def test_an_id_token_that_does_not_fit_refuses_the_whole_answer(changes):
@@ -688,8 +678,9 @@ def test_an_id_token_that_does_not_fit_refuses_the_whole_answer(changes):
 
 @pytest.mark.parametrize("value", ["", "a.b", "a.b.c.d", "!.!.!", "e30.W10.", "x" * 20000])
 def test_an_id_token_that_is_none_refuses_the_whole_answer(value):
-    with pytest.raises(InvalidResponse):
+    with pytest.raises(InvalidResponse) as caught:
         code_answer(value)
+    assert isinstance(caught.value.__cause__, InvalidSignature)
 
 
 def test_a_nonce_that_has_no_id_token_to_be_in_refuses_the_answer():

@@ -81,7 +81,8 @@ def change_override(baikal: Any, monkeypatch: Any) -> Any:
 
 
 def change_by_assignment(baikal: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(settings, "BAIKAL", {"default": {**ENTRY, "CLIENT_ID": "b"}})
+    # It ends with the override of the fixture; what monkeypatch put back would outlive that.
+    settings.BAIKAL = {"default": {**ENTRY, "CLIENT_ID": "b"}}
 
 
 def change_the_entry(baikal: Any, monkeypatch: Any) -> None:

@@ -9,7 +9,10 @@ import gzip
 import json
 import pickle
 import re
+import socket
+import struct
 import time
+import tracemalloc
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,7 +28,13 @@ from loopback import Connection, reply, running
 from stage import both_ways, pem
 
 from django_baikal import OpenIDClient
-from django_baikal.exceptions import AuthserverError, BaikalError, ConfigurationError
+from django_baikal.exceptions import (
+    AuthserverError,
+    BaikalError,
+    ConfigurationError,
+    TokenError,
+)
+from django_baikal.protocol.bearer import TokenInfo
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.protocol.jwk import b64url_encode
 from django_baikal.transports.base import routes, wire
@@ -73,6 +82,7 @@ CALLS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "refresh": ("token", lambda call, client: call(client, "refresh", REFRESH, "a")),
     "get_token": ("token", lambda call, client: call(client, "get_token", "a")),
     "introspect": ("introspection", lambda call, client: call(client, "introspect", TOKEN)),
+    "authenticate": ("introspection", lambda call, client: call(client, "authenticate", TOKEN)),
     "revoke": ("revocation", lambda call, client: call(client, "revoke", TOKEN)),
     "authorize": (
         "authorization",
@@ -103,12 +113,15 @@ def _no_cache(settings: Any) -> None:
     settings.CACHES = {"dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
 
-def check_error(error: BaseException, *, discovery: bool = False) -> None:
+def check_error(error: BaseException, name: str = "", *, discovery: bool = False) -> None:
     """Check that an error is of our tree, blames the right one, and gives nothing away."""
     assert isinstance(error, BaikalError), repr(error)
     if isinstance(error, ConfigurationError):
         assert discovery, repr(error)
         assert "CLIENT_AUTH_METHOD" in str(error), "the one thing in metadata that the user sets"
+    elif isinstance(error, TokenError):
+        assert name == "authenticate", "nobody else decides on a token"
+        assert not discovery
     else:
         assert isinstance(error, AuthserverError)
         assert error.retry_after is None or 0 <= error.retry_after <= 86400
@@ -138,6 +151,9 @@ def check_result(name: str, result: Any) -> None:
     """Check that what passed is what its method promises."""
     if name == "revoke":
         assert result is None
+    elif name == "authenticate":
+        assert isinstance(result, TokenInfo)
+        assert result.claims["active"] is True
     elif name == "introspect":
         assert isinstance(result["active"], bool)
     elif name == "authorize":
@@ -201,7 +217,20 @@ token_bodies = st.fixed_dictionaries(
     },
 )
 introspection_bodies = st.fixed_dictionaries(
-    {}, optional={"active": st.booleans() | values, "scope": values, "error": values}
+    {},
+    optional={
+        "active": st.booleans() | values,
+        "scope": st.just("a b") | values,
+        "error": values,
+        "sub": st.just("anna") | values,
+        "client_id": st.just("client") | values,
+        "exp": st.just(4e9) | values,
+        "nbf": values,
+        "aud": st.just(["client"]) | values,
+        "token_type": st.just("Bearer") | values,
+        "cnf": values,
+        "acr": values,
+    },
 )
 urls = st.sampled_from(
     [
@@ -356,7 +385,7 @@ def test_any_answer_of_an_endpoint_ends_in_a_result_or_an_error_of_ours(
         try:
             result = do(call, client)
         except Exception as error:  # noqa: BLE001 - what it may be is what is tested
-            check_error(error)
+            check_error(error, name)
         else:
             assert response.status == 200 or name == "revoke"
             check_result(name, result)
@@ -376,7 +405,7 @@ def test_a_body_that_has_broken_parsers_breaks_none_here(
                 try:
                     do(call, client)
                 except Exception as error:  # noqa: BLE001 - what it may be is what is tested
-                    check_error(error)
+                    check_error(error, name)
                 else:
                     passed.add((name, target))
     # These two do not look at a body.
@@ -397,7 +426,8 @@ def test_any_metadata_ends_in_a_result_or_an_error_of_ours(
         try:
             result = CALLS[name][1](call, client)
         except Exception as error:  # noqa: BLE001 - what it may be is what is tested
-            check_error(error, discovery=True)
+            # It is the whole authserver's answer, and introspection says that it is no token.
+            check_error(error, name, discovery=not isinstance(error, TokenError))
         else:
             assert json.loads(response.body)["issuer"] == "https://hostile.test"
             check_result(name, result)
@@ -568,7 +598,7 @@ def test_any_bytes_end_in_a_result_or_an_error_of_ours_in_time(
     try:
         result = do(call, client)
     except Exception as error:  # noqa: BLE001 - what it may be is what is tested
-        check_error(error, discovery=discovery)
+        check_error(error, name, discovery=discovery and not isinstance(error, TokenError))
     else:
         check_result(name, result)
     finally:
@@ -693,3 +723,211 @@ def test_an_event_loop_is_left_clean_by_hostile_answers(stage: Any) -> None:
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
     asyncio.run(main())
+
+
+# -- what is said of a bearer token, over sockets: each with its outcome -----------------------
+
+JSON_TYPE = "Content-Type: application/json"
+GIGABYTE = 2**30
+Says = Callable[[Connection], None]
+
+
+def says_of_it(**claims: Any) -> Says:
+    body = {"active": True, "sub": "anna", "client_id": "client", **claims}
+    return sends(json.dumps(body).encode())
+
+
+def sends(
+    body: bytes, status: str = "200 OK", kind: str = "application/json", *headers: str
+) -> Says:
+    raw = reply(body, status=status, headers=(f"Content-Type: {kind}", *headers))
+    return lambda connection: connection.send(raw)
+
+
+def pours(head: str, chunk: bytes) -> Says:
+    """Make an answer of a gigabyte; how much of it was taken is counted."""
+
+    def answer(connection: Connection) -> None:
+        connection.send(f"HTTP/1.1 200 OK\r\n{JSON_TYPE}\r\n{head}\r\n\r\n".encode())
+        for _ in range(GIGABYTE // 65536):
+            connection.send(chunk)
+            poured.append(len(chunk))
+
+    return answer
+
+
+poured: list[int] = []
+
+
+def bomb(kind: str) -> Says:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31 if kind == "gzip" else 15)
+    raw = b"".join(packer.compress(b" " * 1_000_000) for _ in range(200)) + packer.flush()
+    return sends(raw, "200 OK", "application/json", f"Content-Encoding: {kind}")
+
+
+def drips(head: str) -> Says:
+    def answer(connection: Connection) -> None:
+        connection.send(head.encode())
+        while not connection.server.stopping.wait(0.05):
+            connection.send(b" ")
+
+    return answer
+
+
+def resets(connection: Connection) -> None:
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.sock.close()
+
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJhY3RpdmUiOnRydWUsInN1YiI6ImFubmEifQ.c2ln"
+ENCODED = b'{"active": true, "sub": "anna"'
+SAID: dict[str, tuple[Says, str]] = {
+    "good": (says_of_it(), "good"),
+    **{
+        f"active {active!r}": (says_of_it(active=active), "invalid_response")
+        for active in ("true", "false", "", 1, 0, 1.0, None, [True], {})
+    },
+    "active is missing": (sends(b'{"sub": "anna"}'), "invalid_response"),
+    "inactive with more": (says_of_it(active=False, exp=4e9, scope="a"), "inactive_token"),
+    "exp a float": (says_of_it(exp=4e9 + 0.5), "good"),
+    "exp a float that is over": (says_of_it(exp=1.5), "expired_token"),
+    "exp negative": (says_of_it(exp=-1), "expired_token"),
+    "exp zero": (says_of_it(exp=0), "expired_token"),
+    "exp a string": (says_of_it(exp="4000000000"), "invalid_response"),
+    "exp a boolean": (says_of_it(exp=True), "invalid_response"),
+    "exp a list": (says_of_it(exp=[4e9]), "invalid_response"),
+    "exp beyond all time": (says_of_it(exp=10**400), "invalid_response"),
+    "exp far away": (says_of_it(exp=10**14), "good"),
+    "exp missing": (says_of_it(), "good"),
+    "exp null": (says_of_it(exp=None), "good"),
+    **{
+        f"exp {exp.decode()}": (sends(ENCODED + b', "exp": ' + exp + b"}"), "invalid_response")
+        for exp in (b"Infinity", b"-Infinity", b"NaN", b"1e999", b"0x10", b"04", b"1_0")
+    },
+    "nbf to come": (says_of_it(nbf=4e9), "expired_token"),
+    "nbf a string": (says_of_it(nbf="1"), "invalid_response"),
+    "active twice": (sends(b'{"active": false, "active": true}'), "invalid_response"),
+    "sub twice": (sends(ENCODED + b', "sub": "admin"}'), "invalid_response"),
+    "a name twice inside": (sends(ENCODED + b', "x": {"a": 1, "a": 2}}'), "invalid_response"),
+    "scope a list": (says_of_it(scope=["a", "b"]), "good"),
+    "scope a number": (says_of_it(scope=7), "invalid_response"),
+    "scope a list of lists": (says_of_it(scope=[["a"]]), "invalid_response"),
+    "scope an object": (says_of_it(scope={"a": True}), "invalid_response"),
+    "sub null": (says_of_it(sub=None), "good"),
+    "sub null and nobody else": (says_of_it(sub=None, client_id=None), "invalid_response"),
+    "sub a number": (says_of_it(sub=7), "invalid_response"),
+    "sub no text": (says_of_it(sub="\ud800"), "invalid_response"),
+    "aud a number": (says_of_it(aud=7), "invalid_response"),
+    "aud another": (says_of_it(aud="another"), "wrong_audience"),
+    "a gigabyte that is announced": (
+        pours(f"Content-Length: {GIGABYTE}", b" " * 65536),
+        "response_too_large",
+    ),
+    "a gigabyte in chunks": (
+        pours("Transfer-Encoding: chunked", b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        "response_too_large",
+    ),
+    "a gigabyte to the end": (pours("Connection: close", b" " * 65536), "response_too_large"),
+    "a gzip bomb": (bomb("gzip"), "response_too_large"),
+    "a deflate bomb": (bomb("deflate"), "response_too_large"),
+    "a drip of headers": (drips("HTTP/1.1 200 OK\r\nX: "), "timeout"),
+    "a drip of body": (drips(f"HTTP/1.1 200 OK\r\n{JSON_TYPE}\r\n\r\n"), "timeout"),
+    "silence": (lambda connection: connection.hang(), "timeout"),
+    **{
+        f"redirect {status}": (
+            sends(b"{}", f"{status} There", "application/json", "Location: /other"),
+            "invalid_response",
+        )
+        for status in (301, 302, 303, 307, 308)
+    },
+    **{
+        f"content type {kind!r}": (
+            sends(ENCODED + b"}", "200 OK", kind),
+            "invalid_response",
+        )
+        for kind in ("text/html", "text/plain", "", "application/jwt", "application/octet-stream")
+    },
+    "a reset": (resets, "connection_failed"),
+    "nothing at all": (lambda connection: connection.sock.close(), "connection_failed"),
+    "a jwt": (
+        sends(JWT.encode(), "200 OK", "application/token-introspection+jwt"),
+        "invalid_response",
+    ),
+    "a jwt that says it is json": (sends(JWT.encode()), "invalid_response"),
+    "a jwt in a string": (sends(json.dumps(JWT).encode()), "invalid_response"),
+    "a list": (sends(b"[" + ENCODED + b"}]"), "invalid_response"),
+    "half": (sends(ENCODED), "invalid_response"),
+    "utf-16": (sends((ENCODED + b"}").decode().encode("utf-16")), "invalid_response"),
+    "200 with an error": (sends(b'{"error": "invalid_token"}'), "invalid_response"),
+    "200 with an error, and inactive": (
+        sends(b'{"error": "x", "active": false}'),
+        "inactive_token",
+    ),
+    "201": (sends(ENCODED + b"}", "201 Created"), "invalid_response"),
+    "400": (sends(b'{"error": "invalid_request"}', "400 No"), "oauth_error"),
+    "401": (sends(b'{"error": "invalid_client"}', "401 No"), "oauth_error"),
+    "401 without a word": (sends(b"", "401 No", "text/html"), "oauth_error"),
+    "403": (sends(b'{"error": "access_denied"}', "403 No"), "oauth_error"),
+    "403 without a word": (sends(b"", "403 No", "text/html"), "invalid_response"),
+    "401 that says active": (sends(ENCODED + b"}", "401 No"), "oauth_error"),
+    "500 that says active": (sends(ENCODED + b"}", "500 No"), "authserver_unavailable"),
+    "429": (sends(b"{}", "429 No"), "authserver_unavailable"),
+    "204": (lambda connection: connection.send(b"HTTP/1.1 204 -\r\n\r\n"), "invalid_response"),
+}
+
+
+class Saying:
+    """An authserver that answers introspection as it is told to."""
+
+    answer: Says = staticmethod(says_of_it())
+
+    def __call__(self, connection: Connection) -> None:
+        while raw := connection.request():
+            if raw.startswith(b"GET"):
+                body = json.dumps(metadata(connection.server.url)).encode()
+                connection.send(reply(body, headers=(JSON_TYPE,)))
+                continue
+            self.answer(connection)
+
+
+@both_ways
+@pytest.mark.parametrize("case", SAID)
+def test_what_is_said_of_a_bearer_token_has_the_outcome_that_is_documented(
+    call: Any, case: str, settings: Any
+) -> None:
+    backend = "django.core.cache.backends.locmem.LocMemCache"
+    settings.CACHES = {"dummy": {"BACKEND": backend, "LOCATION": uuid.uuid4().hex}}
+    script = Saying()
+    answer, expected = SAID[case]
+    slow = expected == "timeout"
+    timeout = 1.5 if slow else 20.0
+    poured.clear()
+    with running(script) as server:
+        client = client_of(server.url, introspection_timeout=timeout)
+        call(client, "authenticate", "warm")
+        script.answer = answer
+        tracemalloc.start()
+        start = time.monotonic()
+        found = "good"
+        try:
+            result = call(client, "authenticate", TOKEN)
+        except Exception as error:  # noqa: BLE001 - what it may be is what is tested
+            check_error(error, "authenticate")
+            found = error.code  # type: ignore[attr-defined]
+        else:
+            check_result("authenticate", result)
+        finally:
+            took = time.monotonic() - start
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert found == expected
+        assert took < timeout + SLACK
+        assert peak < 32_000_000
+        assert sum(poured) < 256_000_000, "the rest of it was not taken"
+        # Nobody else suffers, and only of a token is anything kept.
+        script.answer = SAID["good"][0]
+        assert call(client, "authenticate", "another").subject == "anna"
+        if expected in ("good", "inactive_token", "expired_token", "wrong_audience"):
+            return
+        assert call(client, "authenticate", TOKEN).subject == "anna"
+        client._runtime.process.transport.close()

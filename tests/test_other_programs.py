@@ -2,90 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import fcntl
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from material import jwk as private_jwk
+from programs import OTHERS, node, npm_packages, running
 from stage import both_ways, pem, publishing
+from verifying import Verify, by_joserfc, by_jwcrypto, python_package
 
-from django_baikal import OAuthError, OpenIDClient
+from django_baikal import InvalidSignature, OAuthError, OpenIDClient
+from django_baikal.exceptions import TokenError
 from django_baikal.keys import load_key
 from django_baikal.keys.generate import generate_key, private_pem
+from django_baikal.protocol import jws
+from django_baikal.protocol.jwk import ALGORITHMS as EVERY_ALGORITHM
 
-OTHERS = Path(__file__).resolve().parent / "others"
 CALLBACK = "https://me.example/callback"
-RUNNING = re.compile(r"running at (http://127\.0\.0\.1:\d+)")
 ALGORITHMS = ["RS256", "ES256"]
-
-
-def python_package(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed")
+#: What oidc-provider takes for client assertions, and signs id tokens with, if it is asked to.
+PROVIDER_ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """The directory that npm has installed the others' packages into; kept for the next time."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("npm is not here, and with it neither oidc-provider nor jose")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
-    if int(version.stdout[1:].partition(".")[0]) < 20:
-        pytest.skip(f"oidc-provider needs Node.js 20, and this is {version.stdout.strip()}")
-    caches = os.environ.get("TOX_WORK_DIR") or Path.home() / ".cache" / "django-baikal"
-    directory = Path(caches) / "npm"
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers may want to install the same
-        if not (directory / "node_modules" / "oidc-provider").exists():
-            shutil.copy(OTHERS / "package.json", directory)
-            done = subprocess.run(
-                [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            if done.returncode and not os.environ.get("CI"):
-                pytest.skip(f"npm installs nothing: {done.stderr[-300:]}")
-            assert not done.returncode, done.stderr[-2000:]
-    return directory
-
-
-def node(packages: Path, program: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    command = [shutil.which("node") or "node", str(OTHERS / program), *arguments]
-    return command, {**os.environ, "PACKAGES": str(packages)}
-
-
-def running(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    """Run a program, give the address that it prints, and end it."""
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = []
-        try:
-            for line in process.stdout:
-                said.append(line)
-                if found := RUNNING.search(line):
-                    break
-            else:
-                pytest.fail("".join(said))
-            yield found[1]
-        finally:
-            process.terminate()
-            process.communicate(timeout=20)
+    return npm_packages()
 
 
 # -- oidc-provider ---------------------------------------------------------------------------------
@@ -97,6 +45,7 @@ def provider(packages: Path) -> Iterator[str]:
         "grant_types": ["client_credentials", "authorization_code", "refresh_token"],
         "redirect_uris": [CALLBACK],
         "scope": "openid offline_access read",
+        "default_max_age": 3600,  # so that its id tokens say when the user logged in
     }
     clients = [
         {**known, "client_id": "by:basic/auth", "client_secret": "s3cr%t: +w&="},
@@ -106,14 +55,28 @@ def provider(packages: Path) -> Iterator[str]:
             "client_secret": "p%ss w+rd:n&=",
             "token_endpoint_auth_method": "client_secret_post",
         },
-        {
-            **known,
-            "client_id": "by-key",
-            "token_endpoint_auth_method": "private_key_jwt",
-            "jwks": {"keys": [load_key(pem(alg)).public_jwk for alg in ALGORITHMS]},
-        },
+        *(
+            {
+                **known,
+                "client_id": f"by-key-{alg}",
+                "token_endpoint_auth_method": "private_key_jwt",
+                "id_token_signed_response_alg": alg,
+                "jwks": {"keys": [load_key(pem(alg), alg=alg).public_jwk]},
+            }
+            for alg in PROVIDER_ALGORITHMS
+        ),
     ]
-    yield from running(*node(packages, "provider.mjs", json.dumps({"clients": clients})))
+    keys = [
+        {
+            **private_jwk(load_key(pem(alg, 5), alg=alg).private_key),
+            "kid": f"theirs-{alg}",
+            "alg": alg,
+        }
+        for alg in PROVIDER_ALGORITHMS
+    ]
+    question = json.dumps({"clients": clients, "jwks": {"keys": keys}})
+    with running(*node(packages, "provider.mjs", question)) as program:
+        yield program.url
 
 
 CLIENTS: dict[str, dict[str, Any]] = {
@@ -125,11 +88,11 @@ CLIENTS: dict[str, dict[str, Any]] = {
     },
     **{
         f"private_key_jwt {alg}": {
-            "client_id": "by-key",
+            "client_id": f"by-key-{alg}",
             "client_auth_method": "private_key_jwt",
-            "client_keys": [{"key": pem(alg)}],
+            "client_keys": [{"key": pem(alg), "alg": alg}],
         }
-        for alg in ALGORITHMS
+        for alg in PROVIDER_ALGORITHMS
     },
 }
 
@@ -174,9 +137,16 @@ def test_oidc_provider_logs_a_user_in(call, client):
         nonce=started.nonce,
         full_authserver_response=True,
     )
-    body = answer["id_token"].split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    claims = call(client, "verify_id_token", answer["id_token"], nonce=started.nonce, max_age=60)
     assert claims["sub"] == "anna"
+    alg = client.config.client_id.removeprefix("by-key-")
+    used = jws.decode(answer["id_token"]).header
+    assert used["alg"] == (alg if alg in PROVIDER_ALGORITHMS else "RS256")
+    for wrong in (answer["access_token"], answer["id_token"][:-4] + "AAAA"):
+        with pytest.raises(InvalidSignature):
+            call(client, "verify_id_token", wrong)
+    with pytest.raises(TokenError, match="nonce"):
+        call(client, "verify_id_token", answer["id_token"], nonce="of another login")
     assert call(client, "introspect", answer["access_token"])["sub"] == "anna"
     renewed = call(client, "refresh", answer["refresh_token"], full_authserver_response=True)
     assert call(client, "introspect", renewed["access_token"])["sub"] == "anna"
@@ -194,7 +164,7 @@ def test_oidc_provider_refuses_a_key_that_it_does_not_know(provider):
     keys = [{"key": private_pem(generate_key("ES256"))}]
     client = OpenIDClient(
         authserver_endpoint=provider,
-        client_id="by-key",
+        client_id="by-key-ES256",
         client_auth_method="private_key_jwt",
         client_keys=keys,
     )
@@ -216,31 +186,28 @@ def test_authlib_grants_a_token_for_an_assertion(call, alg, published):
     documents: list[str] = []
     with publishing(lambda: documents[-1], slash="") as issuer:
         keys = [{"key": text} for text in pems]
-        server = running(
-            [sys.executable, str(OTHERS / "authlib_server.py"), issuer], {**os.environ}
-        )
-        endpoint = next(server)
-        client = OpenIDClient(
-            authserver_endpoint=endpoint,
-            client_id="client",
-            client_secret="secret",
-            issuer=issuer,
-            client_keys=keys,
-        )
-        documents.append(client.get_jwk_set())
-        assert len(json.loads(documents[-1])["keys"]) == published
-        assert call(client, "grant_user", "tel:+34600000000", "read", "my-purpose")
-        documents.append(
-            OpenIDClient(
-                authserver_endpoint=endpoint,
+        command = [sys.executable, str(OTHERS / "authlib_server.py"), issuer]
+        with running(command, os.environ) as authserver:
+            client = OpenIDClient(
+                authserver_endpoint=authserver.url,
                 client_id="client",
                 client_secret="secret",
-                client_keys=[{"key": pem(alg, 7)}],
-            ).get_jwk_set()
-        )
-        with pytest.raises(OAuthError, match="invalid_grant"):
-            call(client, "grant_user", "tel:+34600000000", "read", "my-purpose")
-        server.close()
+                issuer=issuer,
+                client_keys=keys,
+            )
+            documents.append(client.get_jwk_set())
+            assert len(json.loads(documents[-1])["keys"]) == published
+            assert call(client, "grant_user", "tel:+34600000000", "read", "my-purpose")
+            documents.append(
+                OpenIDClient(
+                    authserver_endpoint=authserver.url,
+                    client_id="client",
+                    client_secret="secret",
+                    client_keys=[{"key": pem(alg, 7)}],
+                ).get_jwk_set()
+            )
+            with pytest.raises(OAuthError, match="invalid_grant"):
+                call(client, "grant_user", "tel:+34600000000", "read", "my-purpose")
 
 
 # -- our keys and assertions, read by others -------------------------------------------------------
@@ -254,7 +221,7 @@ class Signed:
 
         from django_baikal.testing import FakeAuthserver
 
-        keys = [{"key": pem(alg, 3)} for alg in algorithms]
+        keys = [{"key": pem(alg, 3), "alg": alg} for alg in algorithms]
         self.server = FakeAuthserver(fetch=self._unread)
         entry = self.server.settings(ISSUER="https://me.example/", CLIENT_KEYS=keys)
         with self.server.in_memory(), override_settings(BAIKAL={"default": entry}):
@@ -269,38 +236,23 @@ class Signed:
         raise OSError
 
 
-@pytest.fixture(params=[("RS256",), ("ES256",), ("ES256", "RS256")], ids="+".join)
+@pytest.fixture(
+    params=[*((alg,) for alg in EVERY_ALGORITHM), ("ES256", "RS256")],
+    ids="+".join,
+)
 def signed(request: pytest.FixtureRequest) -> Signed:
     return Signed(*request.param)
 
 
-def by_joserfc(signed: Signed, jwks: dict[str, Any]) -> Any:
-    jwk, jwt = python_package("joserfc.jwk"), python_package("joserfc.jwt")
-    from joserfc.errors import JoseError
-
-    try:
-        return jwt.decode(signed.token, jwk.KeySet.import_key_set(jwks)).claims
-    except (JoseError, ValueError):
-        return None
-
-
-def by_jwcrypto(signed: Signed, jwks: dict[str, Any]) -> Any:
-    jwk, jwt = python_package("jwcrypto.jwk"), python_package("jwcrypto.jwt")
-    from jwcrypto.common import JWException
-
-    try:
-        key_set = jwk.JWKSet.from_json(json.dumps(jwks))
-        return json.loads(jwt.JWT(jwt=signed.token, key=key_set).claims)
-    except JWException:
-        return None
-
-
-@pytest.mark.parametrize("read", [by_joserfc, by_jwcrypto])
-def test_a_library_of_python_verifies_our_assertions(
-    read: Callable[[Signed, dict[str, Any]], Any], signed: Signed
-) -> None:
-    assert read(signed, signed.jwks)["sub"] == "anna"
-    assert read(signed, {"keys": [load_key(pem(signed.alg, 8)).public_jwk]}) is None
+# joserfc knows EdDSA, and says that RFC 9864 has a name for each of its curves now.
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+@pytest.mark.parametrize("verify", [by_joserfc, by_jwcrypto])
+def test_a_library_of_python_verifies_our_assertions(verify: Verify, signed: Signed) -> None:
+    claims = verify(signed.token, signed.jwks, [signed.alg], signed.server.endpoint)
+    assert claims is not None and claims["sub"] == "anna"
+    assert verify(signed.token, signed.jwks, [signed.alg], "https://another.example") is None
+    foreign = {"keys": [load_key(pem(signed.alg, 8), alg=signed.alg).public_jwk]}
+    assert verify(signed.token, foreign, [signed.alg], signed.server.endpoint) is None
 
 
 def test_jose_verifies_our_assertions(packages: Path, signed: Signed) -> None:
@@ -325,5 +277,5 @@ def test_jose_verifies_our_assertions(packages: Path, signed: Signed) -> None:
     done = verify(signed.jwks)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["protectedHeader"]["alg"] == signed.alg
-    foreign = {"keys": [load_key(pem(signed.alg, 8)).public_jwk]}
+    foreign = {"keys": [load_key(pem(signed.alg, 8), alg=signed.alg).public_jwk]}
     assert verify(foreign).returncode == 1

@@ -114,7 +114,9 @@ def test_this_environment_is_what_its_name_says() -> None:
             assert sys.version_info[:2] == (int(found[1]), int(found[2]))
         if found := re.fullmatch(r"dj(\d)(\d)", factor):
             assert django.VERSION[:2] == (int(found[1]), int(found[2]))
-    extras = [importlib.util.find_spec(name) for name in ("aiohttp", "rest_framework")]
+    modules = ("aiohttp", "rest_framework", "drf_spectacular", "ninja")
+    modules += ("opentelemetry", "prometheus_client")
+    extras = [importlib.util.find_spec(name) for name in modules]
     if "plain" in ENVIRONMENT:
         assert not any(extras)
     if ENVIRONMENT & {"extras", "py", "coverage", "soak"}:
@@ -163,6 +165,10 @@ def test_the_installed_package_is_complete() -> None:
     assert set(distribution.metadata.get_all("Provides-Extra") or ()) == {
         "aiohttp",
         "rest-framework",
+        "spectacular",
+        "ninja",
+        "opentelemetry",
+        "prometheus",
     }
     installed = {path.as_posix() for path in distribution.files or () if path.suffix != ".pyc"}
     assert "django_baikal/py.typed" in installed

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,21 +19,24 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 from django.test import override_settings
 from loopback import answering, running
+from material import certificate, ec_key, jwk, public, rsa_key
 from stage import both_ways, call_async, call_sync, counted, pem
 
 from django_baikal import OpenIDClient, aio, clients, exceptions
@@ -41,19 +45,25 @@ from django_baikal.exceptions import (
     AuthserverUnavailable,
     BaikalError,
     ConfigurationError,
+    ExpiredToken,
     InvalidResponse,
     InvalidSignature,
     KeyLoadError,
     NoUsableSigningKey,
     OAuthError,
     StoreUnavailable,
+    TokenError,
+    UnsupportedKey,
+    WrongAudience,
 )
 from django_baikal.keys import load_key
 from django_baikal.protocol import jws
 from django_baikal.protocol.effects import Request, Response
+from django_baikal.protocol.jwk import thumbprint
 from django_baikal.testing import FakeAuthserver
 
 ISSUER = "https://me.example/"
+DER, SPKI = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
 CALLBACK = "https://app.example/callback"
 ENVIRONMENT = {
     "BAIKAL_AUTHSERVER_ENDPOINT": "https://of-the-environment.example",
@@ -834,6 +844,64 @@ def test_the_algorithm_is_not_taken_from_the_token_and_nothing_else_gets_out(tok
         jws.verify(token, keys, algorithms=["ES256"])
 
 
+def log_in(call: Any, authserver: FakeAuthserver) -> tuple[OpenIDClient, Any, dict[str, Any]]:
+    client = client_of(authserver)
+    started = call(client, "start_authorization", CALLBACK, "openid")
+    code = parse_qs(urlsplit(authserver.authorize(started.url)).query)["code"][0]
+    answer = call(
+        client,
+        "grant_code",
+        code,
+        CALLBACK,
+        code_verifier=started.code_verifier,
+        nonce=started.nonce,
+        full_authserver_response=True,
+    )
+    return client, started, answer
+
+
+@both_ways
+def test_both_clients_verify_id_tokens_under_one_public_name_and_give_the_claims(call, authserver):
+    client, started, answer = log_in(call, authserver)
+    claims = call(client, "verify_id_token", answer["id_token"], nonce=started.nonce)
+    assert claims["iss"] == authserver.endpoint
+    assert claims["aud"] == "test-client"
+    assert not hasattr(client, "_verify_signature")
+
+
+@both_ways
+def test_an_id_token_that_is_foreign_or_old_is_not_returned_as_valid(call, authserver):
+    client, _, answer = log_in(call, authserver)
+    other = client_of(authserver, client_id="another-client")
+    with pytest.raises(WrongAudience):
+        call(other, "verify_id_token", answer["id_token"])
+    with FakeAuthserver().serve() as elsewhere, pytest.raises(TokenError):
+        call(client_of(elsewhere), "verify_id_token", answer["id_token"])
+    with pytest.raises(TokenError, match="nonce"):
+        call(client, "verify_id_token", answer["id_token"], nonce="of another login")
+    authserver.move_clock(-7 * 86400)
+    with pytest.raises(InvalidResponse) as refused:
+        log_in(call, authserver)
+    assert isinstance(refused.value.__cause__, ExpiredToken)
+
+
+@both_ways
+@pytest.mark.parametrize("header", [{}, {"alg": "none"}, {"alg": "HS256"}, {"kid": ["x"]}])
+def test_no_error_of_a_library_comes_from_an_id_token(call, authserver, header):
+    client = client_of(authserver)
+    with pytest.raises(InvalidSignature):
+        call(client, "verify_id_token", forged(header))
+
+
+def test_a_key_that_the_authserver_changes_is_looked_for_again(authserver):
+    """The SDK kept the keys for as long as the process lived."""
+    client, _, answer = log_in(call_sync, authserver)
+    assert client.config.jwks_ttl <= 600
+    before = authserver.requests.count("jwks")
+    client.verify_id_token(answer["id_token"])
+    assert authserver.requests.count("jwks") == before, "and they are kept in between"
+
+
 # -- our keys (1.1, 1.2, 1.4) ------------------------------------------------------------------
 
 
@@ -887,17 +955,75 @@ def as_pem(key: Any, passphrase: bytes | None = None) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
+#: What the SDK's page promises, by the extension of the file: of these, ``pem`` alone worked.
+DOCUMENTED = {
+    "json": lambda key: json.dumps(jwk(key)).encode(),
+    "private": lambda key: key.private_bytes(DER, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
+    "pkcs8": lambda key: key.private_bytes(DER, PrivateFormat.PKCS8, NoEncryption()),
+    "public": lambda key: key.public_key().public_bytes(DER, SPKI),
+    "spki": lambda key: key.public_key().public_bytes(DER, SPKI),
+    "pkix": lambda key: certificate(key, datetime(2120, 1, 1, tzinfo=UTC), DER),
+    "x509": lambda key: certificate(key, datetime(2120, 1, 1, tzinfo=UTC), DER),
+    "pem": lambda key: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+}
+
+
+@pytest.mark.parametrize("make", [rsa_key, ec_key])
+@pytest.mark.parametrize("extension", DOCUMENTED)
+def test_each_documented_format_is_read_from_a_directory(authserver, tmp_path, extension, make):
+    (tmp_path / f"key.{extension}").write_bytes(DOCUMENTED[extension](make()))
+    client = signing_client_of(authserver, client_keys=None, private_certs_path=str(tmp_path))
+    (published,) = client.get_jwk_set(dump_json=False)["keys"]
+    assert published["kid"] == thumbprint(public(make()))
+    signs = extension in ("json", "private", "pkcs8", "pem")
+    with pytest.raises(OAuthError if signs else NoUsableSigningKey):
+        client.grant_user("u", "a", "p")
+    assert signs == bool(authserver.requests.to("token"))
+
+
+def test_the_public_half_of_a_retired_key_can_be_published_and_never_signs(authserver, tmp_path):
+    (tmp_path / "key.pem").write_text(pem())
+    half = rsa_key().public_key().public_bytes(Encoding.PEM, SPKI)
+    (tmp_path / "zz-retired.pem").write_bytes(half)
+    client = signing_client_of(authserver, client_keys=None, private_certs_path=str(tmp_path))
+    client.grant_user("u", "a", "p")
+    assert assertion_of(authserver).header["kid"] == load_key(pem()).kid
+    kids = [key["kid"] for key in client.get_jwk_set(dump_json=False)["keys"]]
+    assert kids == [load_key(pem()).kid, thumbprint(public(rsa_key()))]
+
+
 @pytest.mark.parametrize(
     ("curve", "alg"),
-    [(ec.SECP384R1(), "ES384"), (ec.SECP521R1(), "ES512"), (ec.SECP256K1(), None)],
-    ids=lambda value: getattr(value, "name", value),
+    [(ec.SECP256R1, "ES256"), (ec.SECP384R1, "ES384"), (ec.SECP521R1, "ES512")],
 )
-def test_a_curve_is_never_signed_with_under_the_name_of_another(curve, alg):
-    try:
-        key = load_key(as_pem(ec.generate_private_key(curve)))
-    except KeyLoadError:
-        return  # what is not supported is refused, and that is as good
-    assert key.alg == alg
+def test_a_curve_is_signed_with_under_its_own_name(curve, alg):
+    key = load_key(as_pem(ec_key(curve=curve)))
+    token = key.sign({"sub": "u"})
+    assert jws.decode(token).header["alg"] == key.alg == key.public_jwk["alg"] == alg
+    assert jws.verify(token, [key.public_jwk], algorithms=[alg]).claims == {"sub": "u"}
+
+
+def test_a_curve_that_no_algorithm_is_for_is_refused_with_the_reason():
+    with pytest.raises(UnsupportedKey, match="curve secp256k1"):
+        load_key(as_pem(ec_key(curve=ec.SECP256K1)))
+
+
+def test_an_ed25519_key_signs():
+    key = load_key(as_pem(ed25519.Ed25519PrivateKey.generate()))
+    token = key.sign({"sub": "u"})
+    assert jws.verify(token, [key.public_jwk], algorithms=["EdDSA"]).header["alg"] == "EdDSA"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="there is no openssl command")
+def test_a_key_for_rsa_pss_alone_does_not_sign_as_something_else():
+    made = subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"],
+        capture_output=True,
+        check=True,
+    )
+    assert load_key(made.stdout).alg == "PS256"
+    with pytest.raises(UnsupportedKey, match="PS256"):
+        load_key(made.stdout, alg="RS256")
 
 
 def test_a_protected_key_is_opened_by_its_passphrase_and_refused_with_a_reason(authserver):

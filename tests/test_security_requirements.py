@@ -1,10 +1,15 @@
-"""What a trusted token client must do, requirement by requirement, from the attacker's side."""
+"""What a trusted token client and a resource server must do, one requirement after the other.
+
+From the attacker's side.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import re
+import secrets
 import ssl
 import threading
 import time
@@ -12,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from email.utils import formatdate
 from itertools import combinations
 from pathlib import Path
@@ -19,10 +25,17 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.cache import caches
 from django.core.checks import run_checks
 from django.core.checks.registry import registry
-from django.test import override_settings
+from django.db import OperationalError, connection
+from django.test import Client, override_settings
+from django.views.debug import ExceptionReporter
+from doors_stage import DECORATORS, Answer, guards, knock, needs_rest_framework, standing
 from loopback import Connection, answering, reply, running
+from material import assert_tells_nothing, der, ec_key, rsa_key
+from ring_stage import KEKS, Clock, edit, everything, keeper, rows, store
 from stage import both_ways, counted, pem
 
 from django_baikal import OpenIDClient, clients
@@ -30,13 +43,30 @@ from django_baikal.exceptions import (
     AuthserverError,
     AuthserverUnavailable,
     ConfigurationError,
+    InactiveToken,
+    InsufficientAuthentication,
+    InsufficientScope,
+    InvalidRequest,
     InvalidResponse,
+    InvalidSignature,
+    NoUsableSigningKey,
     OAuthError,
+    Refused,
+    StoreUnavailable,
+    Tampered,
+    TokenError,
 )
 from django_baikal.keys import load_key
+from django_baikal.keys.base import Keyring
+from django_baikal.keys.database import DatabaseKeyStore
+from django_baikal.keys.operations import Keeper, keepers
+from django_baikal.keys.policy import material
 from django_baikal.protocol import jws
+from django_baikal.protocol.bearer import answer, bearer_token
+from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.protocol.grants import JWT_BEARER
+from django_baikal.protocol.jwk import thumbprint
 from django_baikal.testing import FakeAuthserver
 from django_baikal.transports.base import routes, wire
 
@@ -969,3 +999,731 @@ def test_requirement_11_a_revocation_that_is_refused_is_no_success(
         pytest.raises(InvalidResponse),
     ):
         call(clients["default"], "revoke", token)
+
+
+# -- 12 to 16 and 19: whose bearer token it is ---------------------------------------------------
+# As far as the engine decides: what a view or a middleware answers is tested with those.
+
+
+def introspected(server: FakeAuthserver, **claims: Any) -> None:
+    """Let introspection answer for the token "T0ken", and for whatever else is asked about."""
+    body = {"active": True, "sub": "anna", "client_id": "client", **claims}
+    server.fail("introspection", status=200, body=body)
+
+
+@pytest.fixture
+def bearer() -> Iterator[FakeAuthserver]:
+    with FakeAuthserver(clients={"client": SECRET}).serve() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("Bearer T0ken", "T0ken"),
+        ("bearer T0ken", "T0ken"),
+        ("BEARER\tT0ken", "T0ken"),
+        ("Basic T0ken", None),
+        ("X-Bearer T0ken", None),
+        ("Bearer", InvalidRequest),
+        ("Bearer one, Bearer two", InvalidRequest),
+        ("Basic eDp5, Bearer T0ken", InvalidRequest),
+    ],
+)
+def test_requirement_12_one_token_of_one_scheme_in_one_place(header: str, found: Any) -> None:
+    if found is InvalidRequest:
+        with pytest.raises(InvalidRequest):
+            bearer_token(header)
+    else:
+        assert bearer_token(header) == found
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        " ",
+        "a b",
+        "a,b",
+        "a\r\nX: y",
+        "a\x00",
+        "ñ",
+        "=",
+        "a=b",
+        "a" * 8193,
+        "\ud800",
+        None,
+        b"a",
+    ],
+)
+def test_requirement_12_what_is_no_token_is_refused_before_anything_is_sent(
+    call: Any, bearer: FakeAuthserver, token: Any
+) -> None:
+    for fresh in (False, True):
+        with pytest.raises(TokenError) as caught:
+            call(client_at(bearer.endpoint), "authenticate", token, fresh=fresh)
+        assert caught.value.code == "malformed_token"
+    assert len(bearer.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (None, 401, None),
+        (InvalidRequest("x"), 400, "invalid_request"),
+        (TokenError("x"), 401, "invalid_token"),
+        (InactiveToken("x"), 401, "invalid_token"),
+        (InsufficientScope("x", scopes=["a"]), 403, "insufficient_scope"),
+        (InsufficientAuthentication("x"), 401, "insufficient_user_authentication"),
+    ],
+)
+def test_requirement_13_each_answer_is_that_of_rfc_6750(
+    error: Any, status: int, code: str | None
+) -> None:
+    found = answer(error, "api")
+    challenge = found.headers["WWW-Authenticate"]
+    assert found.status == status
+    assert challenge.startswith('Bearer realm="api"')
+    assert (f'error="{code}"' in challenge) if code else ("error" not in challenge)
+    assert '"x"' not in challenge
+
+
+def test_requirement_13_no_value_leaves_its_quotes_or_its_line() -> None:
+    evil = 'a", error="b\\\r\nSet-Cookie: c=d\u2028'
+    found = answer(InsufficientScope("x", scopes=[evil], purposes=[evil]), evil)
+    challenge = found.headers["WWW-Authenticate"]
+    assert challenge.isascii()
+    assert challenge.isprintable()
+    assert challenge.count(' error="') == 1, "the others have a backslash before their quotes"
+
+
+@both_ways
+def test_requirement_14_introspection_is_a_post_of_an_authenticated_client(
+    call: Any, bearer: FakeAuthserver
+) -> None:
+    token = bearer.issue_token(sub="anna")
+    call(client_at(bearer.endpoint), "authenticate", token)
+    (request,) = bearer.requests.to("introspection")
+    assert (request.method, request.client_id, request.status) == ("POST", "client", 200)
+    assert token not in request.url
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    {},
+    {"exp": 4e9, "nbf": 1, "iat": 1.5, "token_type": "bearer", "aud": ["x", "client"]},
+    {"aud": None, "exp": None, "cnf": None},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"active": False},
+    {"exp": 1},
+    {"exp": -1},
+    {"exp": 1.5},
+    {"nbf": 4e9},
+    {"aud": "other"},
+    {"aud": ["other"]},
+    {"iss": "https://evil.test"},
+    {"token_type": "refresh_token"},
+    {"token_type": "DPoP"},
+    {"cnf": {"jkt": "x"}},
+]
+
+
+@both_ways
+def test_requirement_14_all_that_an_answer_says_is_enforced(
+    call: Any, bearer: FakeAuthserver
+) -> None:
+    client = client_at(bearer.endpoint)
+    for number, claims in enumerate(ACCEPTED):
+        introspected(bearer, **claims)
+        assert call(client, "authenticate", f"good-{number}").subject == "anna"
+    for number, claims in enumerate(REFUSED):
+        introspected(bearer, **claims)
+        for _ in range(2):  # asked about, and from the cache
+            with pytest.raises(TokenError):
+                call(client, "authenticate", f"bad-{number}")
+
+
+@both_ways
+@pytest.mark.parametrize("active", ["true", "True", 1, 0, [], [True], {}, None])
+def test_requirement_14_active_is_a_boolean(call: Any, bearer: FakeAuthserver, active: Any) -> None:
+    introspected(bearer, active=active)
+    with pytest.raises(InvalidResponse):
+        call(client_at(bearer.endpoint), "authenticate", "T0ken")
+
+
+@both_ways
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 302])
+def test_requirement_14_that_we_are_refused_is_not_that_the_token_is_bad(
+    call: Any, bearer: FakeAuthserver, status: int
+) -> None:
+    bearer.fail("introspection", status=status)
+    with pytest.raises(AuthserverError) as caught:
+        call(client_at(bearer.endpoint), "authenticate", "T0ken")
+    assert answer(caught.value, "api").status == 503
+    bearer.recover()
+    with pytest.raises(AuthserverError):
+        call(client_at(bearer.endpoint, client_secret="wrong"), "authenticate", "T0ken")
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"cnf": {"jkt": "x"}},
+        {"cnf": {"x5t#S256": "x"}},
+        {"cnf": {"jwk": {}}},
+        {"cnf": {}},
+        {"cnf": "x"},
+        {"token_type": "DPoP"},
+        {"token_type": "dpop"},
+        {"token_type": "DPoP", "cnf": {"jkt": "x"}},
+    ],
+)
+def test_requirement_15_a_token_bound_to_a_key_is_no_plain_bearer(
+    call: Any, bearer: FakeAuthserver, claims: dict[str, Any]
+) -> None:
+    introspected(bearer, **claims)
+    with pytest.raises(TokenError) as caught:
+        call(client_at(bearer.endpoint, audiences=["*"]), "authenticate", "T0ken")
+    assert caught.value.code == "not_a_bearer_token"
+
+
+@both_ways
+def test_requirement_16_who_it_is_are_issuer_and_subject_and_no_other_name(
+    call: Any, bearer: FakeAuthserver
+) -> None:
+    client = client_at(bearer.endpoint)
+    found = {}
+    for number, claims in enumerate(
+        [
+            {"sub": "anna"},
+            {"sub": "anna", "username": "admin", "preferred_username": "admin", "email": "a@x"},
+            {"sub": "bert", "username": "admin", "email": "a@x"},
+            {"sub": None, "username": "admin"},
+            {"sub": "client", "username": None},
+            {"sub": None},
+        ]
+    ):
+        introspected(bearer, **claims)
+        found[number] = call(client, "authenticate", f"token-{number}")
+    same = found[0].identity
+    assert found[1].identity == same
+    assert len({each.identity for each in found.values()}) == 4
+    assert [each.subject for each in found.values()][:4] == ["anna", "anna", "bert", None]
+    assert [each.is_user for each in found.values()] == [True] * 4 + [False] * 2
+    assert found[4].identity == found[5].identity
+    assert all("admin" not in each.identity for each in found.values())
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client_id": "other", "client_secret": "other"},
+        {"audiences": ["api"]},
+        {"allowed_clients": ["client"]},
+        {"required_claims": {"tenant": 1}},
+    ],
+)
+def test_requirement_19_an_answer_for_one_policy_is_none_for_another(
+    call: Any, changes: dict[str, Any]
+) -> None:
+    with FakeAuthserver(clients={"client": SECRET, "other": "other"}).serve() as server:
+        introspected(server, aud=["client", "api", "other"], tenant=1)
+        for options in ({}, changes, {}, changes):
+            assert call(client_at(server.endpoint, **options), "authenticate", "T0ken")
+        assert server.requests.count("introspection") == 2
+
+
+@both_ways
+def test_requirement_19_what_one_authserver_says_is_not_believed_of_another(call: Any) -> None:
+    with (
+        FakeAuthserver(clients={"client": SECRET}).serve() as one,
+        FakeAuthserver(clients={"client": SECRET}).serve() as two,
+    ):
+        token = one.issue_token(sub="anna")
+        assert call(client_at(one.endpoint), "authenticate", token)
+        with pytest.raises(InactiveToken):
+            call(client_at(two.endpoint), "authenticate", token)
+        assert call(client_at(one.endpoint), "authenticate", token)
+
+
+@both_ways
+def test_requirement_19_tokens_that_begin_or_end_alike_are_told_apart(
+    call: Any, bearer: FakeAuthserver
+) -> None:
+    good = "a" * 200
+    introspected(bearer)
+    client = client_at(bearer.endpoint)
+    assert call(client, "authenticate", good)
+    bearer.recover()
+    others = ["a" * 199, "a" * 201, "a" * 199 + "b", "b" + "a" * 199, "a" * 20, good.upper()]
+    for other in [*others, good + "="]:
+        with pytest.raises(InactiveToken):
+            call(client, "authenticate", other)
+    assert call(client, "authenticate", good)
+
+
+@both_ways
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_requirement_19_an_error_is_not_kept(
+    call: Any, bearer: FakeAuthserver, status: int
+) -> None:
+    client, token = client_at(bearer.endpoint), bearer.issue_token(sub="anna")
+    with bearer.fail("introspection", status=status), pytest.raises(AuthserverError):
+        call(client, "authenticate", token)
+    assert call(client, "authenticate", token).subject == "anna"
+
+
+@both_ways
+def test_requirement_19_no_answer_outlives_its_token(call: Any, bearer: FakeAuthserver) -> None:
+    client = client_at(bearer.endpoint, introspection_ttl=3600, stale_if_error=3600)
+    end = time.time() + 2
+    introspected(bearer, exp=end)
+    assert call(client, "authenticate", "T0ken")
+    bearer.recover()
+    bearer.fail("introspection", status=500)
+    while time.time() < end:
+        time.sleep(0.05)
+    with pytest.raises(AuthserverError):
+        call(client, "authenticate", "T0ken")
+
+
+@both_ways
+def test_requirement_19_no_token_is_in_a_log_an_error_or_the_cache(
+    call: Any, bearer: FakeAuthserver, caplog: pytest.LogCaptureFixture
+) -> None:
+    token, phone = "t0ken-that-is-nobodys-business", "+34600123456"
+    client = client_at(bearer.endpoint, stale_if_error=3600, introspection_ttl=0)
+    introspected(bearer, sub=f"tel:{phone}")
+    with caplog.at_level(logging.DEBUG, "django_baikal"):
+        found = call(client, "authenticate", token)
+        bearer.recover()
+        told = {"error": "x", "error_description": f"{token} of {phone}"}
+        for status in (500, 401, 400, 429):
+            with bearer.fail("introspection", status=status, body=told):
+                call(client, "authenticate", token)
+                with pytest.raises(AuthserverError) as caught:
+                    call(client, "authenticate", token, fresh=True)
+                shown = f"{caught.value!r} {vars(caught.value)}"
+                assert token not in shown
+                assert phone not in shown
+    assert "django_baikal.bearer" in {record.name for record in caplog.records}
+    kept = repr(caches["default"]._cache)  # type: ignore[attr-defined]
+    for text in (caplog.text, kept, repr(found)):
+        assert token not in text
+        assert phone not in text
+
+
+# -- 21: private keys at rest ------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+PRIVATE = {"RS256": rsa_key(), "ES256": ec_key()}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("alg", PRIVATE)
+def test_requirement_21_who_reads_the_database_cannot_sign(alg: str, clock: Clock) -> None:
+    keeper().import_key(material(PRIVATE[alg], alg=alg))
+    stolen = everything()[0]
+    # Also what is compressed, encoded or cut would hold a part of it in one of its spellings.
+    assert_tells_nothing(repr(stolen), PRIVATE[alg])
+    assert der(PRIVATE[alg])[-32:] not in stolen["private_envelope"]
+    # Somebody who seals the row with a key of their own is believed nowhere but there.
+    own = store(ENCRYPTION_KEYS=KEKS[1:2])
+    edit(rows()[0], seal=own.options.encryption_keys.seal(rows()[0].sealed()))
+    with pytest.raises(NoUsableSigningKey):
+        own.signing_key()
+    with pytest.raises(StoreUnavailable):
+        store().signing_key()
+
+
+@pytest.mark.django_db
+def test_requirement_21_keys_outlive_a_change_of_secret_key_that_has_its_fallback(
+    settings: Any, clock: Clock
+) -> None:
+    def signing() -> Any:
+        return DatabaseKeyStore(ClientConfig(), {"ALG": "ES256"}).signing_key()
+
+    Keeper(DatabaseKeyStore(ClientConfig(), {"ALG": "ES256"})).rotate()
+    before, old = signing().kid, settings.SECRET_KEY
+    settings.SECRET_KEY = "another-" + "y" * 50
+    with pytest.raises(StoreUnavailable, match="needs the key-encryption key"):
+        signing()
+    settings.SECRET_KEY_FALLBACKS = [old]
+    assert signing().kid == before
+
+
+@pytest.mark.django_db
+def test_requirement_21_an_error_page_in_debug_shows_no_private_key(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django's page of an error shows each variable of each frame."""
+    keeper().import_key(material(PRIVATE["RS256"]))
+    used = store()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("while it signs")
+
+    monkeypatch.setattr("jwt.PyJWS.encode", fail)
+    with pytest.raises(ZeroDivisionError) as caught:
+        used.signing_key().sign({"sub": "me"})  # type: ignore[union-attr]
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "ZeroDivisionError" in page and "private_key" in page
+    assert_tells_nothing(page, PRIVATE["RS256"])
+    assert KEKS[0] not in page
+
+
+# -- 22: the states of a key -------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_requirement_22_whoever_fetched_the_keys_at_any_time_knows_who_signs(clock: Clock) -> None:
+    """Six weeks: with a JWK Set as old as any cache may keep, and with one of the last moment."""
+    timing = keeper().options.timing
+    cache = timedelta(seconds=timing.shortest_propagation)
+    life = timedelta(seconds=timing.assertion_lifetime + timing.clock_skew)
+    old: list[tuple[datetime, Any]] = []
+    end, began, signers = clock.now + timedelta(weeks=6), clock.now, []
+    while clock.now < end:
+        keeper().rotate()
+        keeper().prune()
+        ring, used = keeper().read(), store()
+        assert [ring.state(row, clock.now) for row in ring.rows].count("active") == 1
+        key = used.signing_key()
+        assert key is not None and key.kid == thumbprint(key.public_jwk)
+        token = key.sign({"sub": "me"})
+        old = [(at, jwks) for at, jwks in old if at >= clock.now - cache]
+        old.append((clock.now, Keyring([used]).jwk_set()["keys"]))
+        assert {(jwk["use"], jwk["alg"]) for jwk in old[-1][1]} == {("sig", "ES256")}
+        for _, jwks in old:
+            jws.verify(token, jwks, algorithms=["ES256"])
+        then = clock.now
+        clock.now += life
+        jws.verify(token, Keyring([store()]).jwk_set()["keys"], algorithms=["ES256"])
+        clock.now = then
+        signers.append(key.kid)
+        clock.forward(hours=2)
+    assert len(set(signers)) == 6 and clock.now - began >= timedelta(weeks=6)
+
+
+@pytest.mark.django_db
+def test_requirement_22_a_stolen_key_is_of_no_use_once_it_is_revoked(clock: Clock) -> None:
+    keeper().rotate()
+    clock.forward(days=1)
+    stolen = store().signing_key()
+    assert stolen is not None
+    keeper().emergency(reason="stolen")
+    forged = stolen.sign({"sub": "anybody"})
+    for days in (0, 1, 8, 30):
+        clock.forward(days=days)
+        keeper().rotate()
+        with pytest.raises(InvalidSignature):
+            jws.verify(forged, Keyring([store()]).jwk_set()["keys"], algorithms=["ES256"])
+    # Whoever has the table, too, cannot take it back.
+    revoked = next(row for row in rows() if row.kid == stolen.kid)
+    edit(revoked, revoked_at=None)
+    with pytest.raises(StoreUnavailable, match="was tampered with"):
+        store().keys()
+    with pytest.raises(Tampered):
+        keeper().import_key(stolen)
+    edit(revoked, revoked_at=revoked.revoked_at)
+    with pytest.raises(Refused, match="does not come back"):
+        keeper().import_key(stolen)
+
+
+# -- 23: the JWK Set ---------------------------------------------------------------------------
+
+#: What each kind of key may show, and nothing else (RFC 7518 section 6, RFC 8037 section 2).
+SHOWN = {
+    "RSA": {"kty", "kid", "use", "alg", "n", "e"},
+    "EC": {"kty", "kid", "use", "alg", "crv", "x", "y"},
+    "OKP": {"kty", "kid", "use", "alg", "crv", "x"},
+}
+
+
+@contextmanager
+def published(*algs: str, **options: Any) -> Iterator[Client]:
+    """Publish a ring that has a key of each algorithm."""
+    backend = "django_baikal.keys.database.DatabaseKeyStore"
+    keys = {"BACKEND": backend, "OPTIONS": options}
+    entry = {"AUTHSERVER_ENDPOINT": "https://as.test", "CLIENT_ID": "c", "CLIENT_SECRET": "s"}
+    entry["TIMEOUT"] = 5 + secrets.randbelow(10**6) / 10**6  # type: ignore[assignment]
+    with override_settings(BAIKAL={"default": {**entry, "KEYS": keys}}):
+        kept = keepers()["default"]
+        for alg in algs:
+            kept.rotate(alg=alg, force=True)
+            kept.promote(force=True)
+        yield Client()
+
+
+JWKS = "/.well-known/jwks.json"
+
+
+@pytest.mark.django_db
+def test_requirement_23_only_public_members_are_shown() -> None:
+    with published("RS256", "ES256", "EdDSA") as client:
+        answer = client.get(JWKS)
+    keys = answer.json()["keys"]
+    assert {jwk["kty"] for jwk in keys} == set(SHOWN)
+    assert [jwk for jwk in keys if jwk.keys() != SHOWN[jwk["kty"]]] == []
+    assert answer["Content-Type"] == "application/json"
+    assert not {"Vary", "Set-Cookie"} & answer.headers.keys() and not answer.cookies
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "trace"])
+def test_requirement_23_nobody_writes_to_it(method: str) -> None:
+    with published("ES256") as client:
+        before = client.get(JWKS)
+        answer = getattr(client, method)(JWKS)
+        assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        again = client.get(JWKS, headers={"if-none-match": before["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.head(JWKS)["ETag"] == before["ETag"]
+
+
+@pytest.mark.django_db
+def test_requirement_23_it_is_kept_for_less_time_than_a_key_is_known_before_it_signs() -> None:
+    with published("ES256") as client:
+        said = client.get(JWKS)["Cache-Control"]
+        lead = keepers()["default"].options.timing.propagation
+    kept = dict(part.strip().split("=") for part in said.split(",") if "=" in part)
+    assert 2 * sum(map(int, kept.values())) < lead
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("known", [True, False])
+def test_requirement_23_a_database_that_fails_never_empties_it(known: bool) -> None:
+    def down(*_: Any) -> Any:
+        raise OperationalError("gone")
+
+    with published("ES256", PROCESS_CACHE_TTL=0) as client:
+        before = client.get(JWKS) if known else None
+        with connection.execute_wrapper(down):
+            answer = client.get(JWKS)
+        if before:
+            assert answer.content == before.content
+        else:
+            assert (answer.status_code, answer["Cache-Control"]) == (503, "no-store")
+        assert b'"keys":[]' not in answer.content
+
+
+# -- 12 to 16: as seen through the doors -------------------------------------------------------
+
+every_door = pytest.mark.parametrize(
+    "at",
+    [
+        "/open",
+        "/async-open",
+        *(f"/{door}/any" for door in DECORATORS),
+        pytest.param("/framework/any", marks=needs_rest_framework),
+        pytest.param("/bare-framework/any", marks=needs_rest_framework),
+    ],
+)
+both_servers = pytest.mark.parametrize(
+    "asgi", [pytest.param(False, id="wsgi"), pytest.param(True, id="asgi")]
+)
+
+
+def in_a_form(fields: str) -> dict[str, Any]:
+    return {
+        "method": "post",
+        "data": fields,
+        "content_type": "application/x-www-form-urlencoded",
+    }
+
+
+def challenge(answer: Answer) -> dict[str, str]:
+    """Read WWW-Authenticate as RFC 9110 section 11.6.1 has it: one challenge, quoted-strings."""
+    scheme, _, rest = answer.headers["WWW-Authenticate"].partition(" ")
+    assert scheme == "Bearer"
+    parameter = r'([a-z_]+)="((?:[ !#-\[\]-~]|\\[!-~])*)"'
+    assert re.fullmatch(rf"{parameter}(?:, {parameter})*", rest)
+    found = re.findall(parameter, rest)
+    assert len(dict(found)) == len(found)
+    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in found}
+
+
+@every_door
+@both_servers
+def test_requirement_12_a_door_takes_a_token_from_its_header_alone(asgi: bool, at: str) -> None:
+    with standing(guards(at)) as server:
+        token = server.issue_token(sub="anna")
+        elsewhere: list[tuple[str, dict[str, Any]]] = [
+            (f"?access_token={token}", {}),
+            (f"?token={token}&bearer_token={token}", {}),
+            ("", in_a_form(f"access_token={token}")),
+            ("", {"headers": {"x-access-token": token, "cookie": f"access_token={token}"}}),
+        ]
+        for query, options in elsewhere:
+            answer = knock(at + query, asgi=asgi, **options)
+            assert answer.status == 401 or answer.body["authenticated"] is False
+        for query, options in ((f"?access_token={token}", {}), ("", in_a_form("access_token="))):
+            answer = knock(at + query, f"Bearer {token}", asgi=asgi, **options)
+            assert answer.status == 400
+            assert challenge(answer)["error"] == "invalid_request"
+        assert len(server.requests) == 0
+        assert knock(at, f"bEARER {token}", asgi=asgi).body["authenticated"] is True
+
+
+@every_door
+@both_servers
+def test_requirement_12_a_door_looks_at_the_grammar_before_it_asks(asgi: bool, at: str) -> None:
+    with standing(guards(at)) as server:
+        for token in ("a" * 8193, "a b", "a=b", "=", "tök", "a\x7f", '"a"', "<a>", "a:b", "{}"):
+            answer = knock(at, f"Bearer {token}", asgi=asgi)
+            assert answer.status == 401
+            assert challenge(answer)["error"] == "invalid_token"
+        for header in ("Bearer", "Bearer ", "Bearer\t", "Bearer a, Bearer b", "Bearer a,"):
+            assert knock(at, header, asgi=asgi).status == 400
+        assert len(server.requests) == 0
+        assert knock(at, f"Bearer {'a' * 8192}", asgi=asgi).status == 401
+        assert server.requests.count("introspection") == 1
+
+
+@every_door
+@both_servers
+@pytest.mark.parametrize("realm", ["api", 'the "inner" one', "back\\slash", "a, error=b"])
+def test_requirement_13_a_door_words_its_refusals_as_rfc_6750_does(
+    asgi: bool, at: str, realm: str
+) -> None:
+    with standing(guards(at), {"REALM": realm}) as server:
+        if "open" not in at:
+            assert challenge(knock(at, asgi=asgi)) == {"realm": realm}
+            assert challenge(knock(at, "Digest eDp5", asgi=asgi)) == {"realm": realm}
+        found = knock(at, "Bearer nope", asgi=asgi)
+        assert found.status == 401
+        assert challenge(found).keys() == {"realm", "error", "error_description"}
+        reasons = [
+            knock(at, f"Bearer {token}", asgi=asgi).content
+            for token in (
+                server.issue_token(lifetime=-60),
+                server.issue_token(aud=["other"]),
+                server.issue_token(token_type="refresh_token"),
+                "never-issued",
+                "no token",
+            )
+        ]
+        assert {*reasons} == {found.content}  # an attacker does not learn which it was
+
+
+@both_servers
+@pytest.mark.parametrize(
+    "door", [*DECORATORS, pytest.param("framework", marks=needs_rest_framework)]
+)
+def test_requirement_13_a_door_says_what_a_token_lacks(asgi: bool, door: str) -> None:
+    with standing() as server:
+        header = f"Bearer {server.issue_token(sub='anna', scope='write', acr='1')}"
+        for kind, status, error, lacks in (
+            ("scopes", 403, "insufficient_scope", {"scope": "write admin"}),
+            ("purposes", 403, "insufficient_scope", {"purpose": "fraud"}),
+            ("acr", 401, "insufficient_user_authentication", {"acr_values": "3"}),
+        ):
+            answer = knock(f"/{door}/{kind}", header, asgi=asgi)
+            assert answer.status == status
+            said = challenge(answer)
+            assert said["error"] == error
+            assert said.keys() == {"realm", "error", "error_description", *lacks}
+            assert {name: said[name] for name in lacks} == lacks
+
+
+@every_door
+@both_servers
+def test_requirement_14_a_door_asks_by_an_authenticated_post(asgi: bool, at: str) -> None:
+    with standing(guards(at)) as server:
+        token = server.issue_token(sub="anna")
+        assert knock(at, f"Bearer {token}", asgi=asgi).status == 200
+        (call,) = server.requests.to("introspection")
+        assert (call.method, call.form["token"]) == ("POST", token)
+        assert call.client_id == "test-client"
+        assert token not in call.url
+
+
+@every_door
+@both_servers
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": {"active": "true", "sub": "anna", "client_id": "test-client"}},
+        {"body": {"active": 1, "sub": "anna", "client_id": "test-client"}},
+        {"body": {"active": [True], "sub": "anna"}},
+        {"body": {"sub": "anna"}},
+        {"body": b'{"active": true, "active": false, "sub": "anna"}'},
+        {"status": 401},
+        {"status": 403},
+        {"status": 401, "body": {"active": False}},
+        {"status": 400, "body": {"error": "invalid_client"}},
+    ],
+)
+def test_requirement_14_a_door_tells_a_bad_token_from_a_broken_answer(
+    asgi: bool, at: str, answer: dict[str, Any]
+) -> None:
+    with standing(guards(at)) as server:
+        if isinstance(answer.get("body"), bytes):
+            answer = {**answer, "headers": {"Content-Type": "application/json"}}
+        with server.fail("introspection", **answer):
+            found = knock(at, f"Bearer {server.issue_token(sub='anna')}", asgi=asgi)
+        assert found.status == 503
+        assert found.told.keys() == {"Retry-After", "Cache-Control"}
+        assert knock(at, "Bearer nope", asgi=asgi).status == 401
+
+
+@every_door
+@both_servers
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"cnf": {"jkt": "x"}},
+        {"cnf": {"x5t#S256": "x"}},
+        {"cnf": {}},
+        {"token_type": "DPoP"},
+        {"token_type": "dpop", "cnf": {"jkt": "x"}},
+        {"token_type": "mac"},
+    ],
+)
+def test_requirement_15_a_door_takes_no_token_that_is_bound_to_a_key(
+    asgi: bool, at: str, claims: dict[str, Any]
+) -> None:
+    with standing(guards(at)) as server:
+        token = server.issue_token(sub="anna", **claims)
+        answer = knock(at, f"Bearer {token}", asgi=asgi)
+        assert answer.status == 401
+        assert challenge(answer)["error"] == "invalid_token"
+        # Nor is its own scheme one of ours.
+        other = knock(at, f"DPoP {token}", asgi=asgi)
+        assert other.status == 401 or other.body["authenticated"] is False
+
+
+@pytest.mark.django_db
+@every_door
+@both_servers
+def test_requirement_16_whom_a_door_lets_in_is_told_by_issuer_and_subject(
+    asgi: bool, at: str
+) -> None:
+    admin = User.objects.create_superuser("admin", "admin@example.com")
+    users = []
+    for _ in range(2):  # two issuers
+        with standing(guards(at)) as server:
+            for claims in (
+                {"sub": "admin", "username": "admin", "email": admin.email},
+                {"sub": "admin", "username": "anna", "preferred_username": "admin"},
+                {"sub": "anna", "username": "admin", "email": admin.email},
+                {"sub": str(admin.pk), "user_id": admin.pk, "is_superuser": True},
+                {"username": "admin"},
+            ):
+                answer = knock(at, f"Bearer {server.issue_token(**claims)}", asgi=asgi)
+                users.append(answer.body["user"])
+    first, second = users[:5], users[5:]
+    for found in (first, second):
+        assert found[0] == found[1]
+        assert len({*found}) == 4
+        assert all(re.fullmatch(r"TokenUser [0-9a-f]{32}", user) for user in found)
+    assert {*first}.isdisjoint(second)
+    assert list(User.objects.all()) == [admin]

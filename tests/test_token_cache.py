@@ -22,7 +22,6 @@ from world import SERVER, World, answer, config, token
 
 from django_baikal import OpenIDClient, clients
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError, OAuthError
-from django_baikal.protocol import token_cache
 from django_baikal.protocol.token_cache import forget_token, get_token, wanted
 from django_baikal.testing import FakeAuthserver
 
@@ -185,15 +184,18 @@ def test_a_failure_and_an_interruption_give_the_lock_back():
 def test_who_takes_the_lock_right_after_the_token_was_made_uses_it():
     world = World({TOKEN: numbered()})
     name = want().cache_name(config())
-    work = token_cache._first(config(), want(), None, name)
     entry = {
         "token": "theirs",
         "made_at": world.wall,
         "expires_at": world.wall + 99,
         "renew_at": world.wall + 50,
     }
+    flow = get_token(config(), want(), None)
+    effect = next(flow)
+    while type(effect).__name__ != "Share":
+        effect = flow.send(world.perform(effect))
     world.cache[json.dumps(name)] = entry, world.wall + 99
-    assert world.run(work) == "theirs"
+    assert world.run(effect.work()) == "theirs"
     assert list(world.cache) == [json.dumps(name)]
 
 

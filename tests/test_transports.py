@@ -34,6 +34,7 @@ from django_baikal.exceptions import (
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.transports.base import Body, Environment, collect_headers, origin, wire
+from django_baikal.transports.failures import timed_out
 from django_baikal.transports.requests import RequestsTransport
 from django_baikal.transports.threaded import ThreadedTransport
 
@@ -391,6 +392,22 @@ def test_waiting_for_a_thread_counts_as_time() -> None:
         assert time.monotonic() - began < 2.5
         assert {(type(o), o.code) for o in outcomes} == {(AuthserverUnavailable, "timeout")}
         transport.close()
+
+
+def test_an_answer_too_late_is_told_in_the_callers_own_seconds() -> None:
+    class Slow:
+        def send(self, request: Request, *, timeout: float) -> Response:
+            raise timed_out(request, timeout / 2)
+
+        def close(self) -> None: ...
+
+    class Broken(Slow):
+        def send(self, request: Request, *, timeout: float) -> Response:
+            raise AuthserverUnavailable("broken", code="connection_failed")
+
+    for transport, words in (Slow(), "no complete answer within 3 s"), (Broken(), "^broken$"):
+        with pytest.raises(AuthserverUnavailable, match=words):
+            asyncio.run(ThreadedTransport(transport).asend(post("http://a.test/"), timeout=3))
 
 
 # What comes back.

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path, reverse
 from material import assert_tells_nothing, ec_key, jwk, jwk_text, pem, rsa_key
+from programs import running
 
 import django_baikal
 from django_baikal import clients
@@ -428,30 +428,9 @@ COMMANDS = {
 def started(command: list[str]) -> Iterator[int]:
     root = Path(django_baikal.__file__).resolve().parent.parent
     paths = os.pathsep.join([str(root), str(HERE)])
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env=os.environ | ENVIRONMENT | {"PYTHONPATH": paths},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stderr
-        drain = threading.Thread(target=process.stderr.read, daemon=True)
-        try:
-            said = []
-            for line in process.stderr:
-                said.append(line)
-                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                    break
-            else:
-                pytest.fail("".join(said))
-            drain.start()
-            yield int(found[1])
-        finally:
-            process.terminate()
-            process.wait(20)
-            if drain.is_alive():
-                drain.join(5)
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": paths}
+    with running([sys.executable, "-m", *command], environment) as program:
+        yield program.port
 
 
 @contextmanager

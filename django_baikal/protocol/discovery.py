@@ -11,6 +11,7 @@ from django_baikal.protocol.effects import (
     Background,
     Fetch,
     Flow,
+    Instant,
     Now,
     Recall,
     Remember,
@@ -55,7 +56,7 @@ def metadata(config: ClientConfig, endpoint: str) -> Flow[Metadata]:
     known: Copy | None = yield Recall("metadata")
     now = yield Now()
     copy: Copy
-    if known is None or now.monotonic - known.fetched_at >= config.metadata_stale:
+    if known is None or not usable(config, known, now):
         copy = yield Share(("metadata",), lambda: _cold(config))
     else:
         copy = known
@@ -66,10 +67,15 @@ def metadata(config: ClientConfig, endpoint: str) -> Flow[Metadata]:
     return copy.metadata
 
 
+def usable(config: ClientConfig, copy: Copy, now: Instant) -> bool:
+    """Tell whether a copy of the metadata is not too old to be used."""
+    return now.monotonic - copy.fetched_at < config.metadata_stale
+
+
 def _cold(config: ClientConfig) -> Flow[Copy]:
     copy: Copy | None = yield Recall("metadata")
     now = yield Now()
-    if copy is None or now.monotonic - copy.fetched_at >= config.metadata_stale:
+    if copy is None or not usable(config, copy, now):
         # The caller before may have finished between our look and our turn; this one did not.
         copy = yield from _discover(config)
         yield Remember("metadata", copy)
@@ -107,7 +113,7 @@ def _complete(config: ClientConfig) -> Flow[Copy]:
 
 def _discover(config: ClientConfig) -> Flow[Copy]:
     url = openid_configuration_url(config)
-    response: Response = yield Fetch(metadata_request(url))
+    response: Response = yield Fetch(metadata_request(url), "discovery")
     now = yield Now()
     if is_missing(response):
         document = yield from _oauth_document(config)
@@ -133,7 +139,8 @@ def _with_oauth_document(config: ClientConfig, copy: Copy) -> Flow[Copy]:
         added = {
             name: value
             for endpoint, url in document.document.items()
-            if endpoint.endswith("_endpoint") and merged.document.get(endpoint) is None
+            if endpoint.endswith(("_endpoint", "jwks_uri"))
+            and merged.document.get(endpoint) is None
             # What is said of an endpoint comes with it, and nothing else: what the OpenID
             # document leaves out has a default.
             for name, value in (
@@ -150,7 +157,7 @@ def _with_oauth_document(config: ClientConfig, copy: Copy) -> Flow[Copy]:
 
 def _oauth_document(config: ClientConfig) -> Flow[Metadata | None]:
     url = oauth_metadata_url(config)
-    response: Response = yield Fetch(metadata_request(url))
+    response: Response = yield Fetch(metadata_request(url), "discovery")
     now = yield Now()
     if is_missing(response):
         return None

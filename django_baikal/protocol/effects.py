@@ -45,9 +45,14 @@ class Instant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Send ``request``; the result is a ``Response``."""
+    """Send ``request``; the result is a ``Response``.
+
+    ``endpoint``: which of the authserver's it goes to ("discovery", "jwks", "token",
+    "introspection", "revocation"); None if it goes somewhere else.
+    """
 
     request: Request
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from django_baikal.protocol.authorization import (
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.discovery import metadata
 from django_baikal.protocol.effects import Fetch, Flow, Now, RandomToken, Response, Sign
-from django_baikal.protocol.id_token import check_id_token
+from django_baikal.protocol.id_token import verify_id_token
 from django_baikal.protocol.messages import (
     SENSITIVE_FIELDS,
     Names,
@@ -48,7 +48,8 @@ def _post(
     url = server.endpoint(config, endpoint)
     who = yield from client_auth.credentials(config, server, endpoint)
     response: Response = yield Fetch(
-        form_request(url, form + who.fields, {**checked, **who.headers})
+        form_request(url, form + who.fields, {**checked, **who.headers}),
+        endpoint.removesuffix("_endpoint"),
     )
     now = yield Now()
     secrets = tuple(value for name, value in form if name in SENSITIVE_FIELDS)
@@ -153,12 +154,12 @@ def grant_code(
     if nonce is not None:
         text(nonce, "nonce")
     answer = yield from _grant(config, form, headers)
-    now = yield Now()
-    if nonce is not None and "id_token" not in answer:
+    id_token = answer.get("id_token")
+    if id_token is None and nonce is not None:
         raise InvalidResponse("The authserver sent no id token, and a nonce has to be checked.")
-    if answer.get("id_token") is not None:
+    if id_token is not None:
         try:
-            check_id_token(answer["id_token"], config, wall=now.wall, nonce=nonce)
+            yield from verify_id_token(config, id_token, nonce, None, answer["access_token"])
         except TokenError as error:
             raise InvalidResponse(
                 f"The authserver's answer is refused for its id token: {error}",

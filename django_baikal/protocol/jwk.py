@@ -18,6 +18,12 @@ PUBLIC_MEMBERS = {"RSA": ("e", "n"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"
 #: Smaller moduli can be factored; larger ones cost an attacker nothing and the verifier a lot.
 RSA_BITS = (2048, 8192)
 
+#: The field of Ed25519, and the y of its points that any signature at all can be made for: those
+#: whose order divides 8 (https://cr.yp.to/ecdh.html#validate).
+_FIELD = 2**255 - 19
+_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_LOW_ORDER = (0, 1, _FIELD - 1, _Y8, _FIELD - _Y8)
+
 _B64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -61,6 +67,11 @@ def b64url_uint(number: int, length: int | None = None) -> str:
     return b64url_encode(number.to_bytes(length or (number.bit_length() + 7) // 8 or 1, "big"))
 
 
+def b64url_to_uint(text: str) -> int:
+    """Decode a Base64urlUInt; or ValueError."""
+    return int.from_bytes(b64url_decode(text), "big")
+
+
 def public_jwk(jwk: Mapping[str, Any]) -> dict[str, Any]:
     """Give ``jwk`` reduced to what may be published: allow-listed members only."""
     allowed = ("kty", "kid", "use", "alg", *PUBLIC_MEMBERS[jwk["kty"]])
@@ -68,33 +79,61 @@ def public_jwk(jwk: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Give the SHA-256 thumbprint of a key, 43 characters (RFC 7638)."""
-    members = {name: jwk[name] for name in ("kty", *PUBLIC_MEMBERS[jwk["kty"]])}
+    """Give the SHA-256 thumbprint of a key, 43 characters (RFC 7638).
+
+    Of a type that is not known here all members count, but for those that every type has.
+    """
+    others = [name for name in jwk if name not in ("kty", "kid", "use", "alg")]
+    members = {name: jwk[name] for name in ("kty", *PUBLIC_MEMBERS.get(jwk["kty"], others))}
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
     return b64url_encode(hashlib.sha256(canonical.encode()).digest())
+
+
+def rsa_fault(n: int, e: int) -> str | None:
+    """Say why no RSA key of these numbers is used, or give None (RFC 7518 section 3.3)."""
+    bits = n.bit_length()
+    if bits < RSA_BITS[0]:
+        return f"The RSA key has {bits} bits; at least {RSA_BITS[0]} are needed."
+    if bits > RSA_BITS[1]:
+        return f"The RSA key has {bits} bits; at most {RSA_BITS[1]} are read."
+    if n % 2 == 0:
+        return "The RSA key's modulus is even, and no product of two large primes."
+    if e < 65537 or e % 2 == 0 or e.bit_length() > 64:
+        return "The RSA key's public exponent must be odd, at least 65537, and of 64 bits at most."
+    return None
+
+
+def ed25519_fault(x: bytes) -> str | None:
+    """Say why a public key of Ed25519 is not used, or give None."""
+    if int.from_bytes(x, "little") % 2**255 % _FIELD in _LOW_ORDER:
+        return "The Ed25519 key is of low order: anybody can sign for it."
+    return None
 
 
 def verification_key(jwk: Mapping[str, Any], alg: str) -> Any:
     """Make the public key that verifies ``alg``, or raise InvalidSignature with the reason.
 
-    The key's type, curve, ``alg``, ``use`` and size must all fit (RFC 8725 sections 3.1 and 3.2).
+    The key's type, curve, ``alg``, ``use``, ``key_ops`` and size must all fit (RFC 7517 section 4,
+    RFC 8725 sections 3.1 and 3.2).
     """
     wanted = ALGORITHMS[alg]
     if jwk.get("kty") != wanted.kty or (wanted.crv and jwk.get("crv") != wanted.crv):
         raise InvalidSignature(f"The key is not of the type that {alg} needs.")
     if jwk.get("alg", alg) != alg or jwk.get("use", "sig") != "sig":
         raise InvalidSignature(f"The key is not meant for signatures with {alg}.")
+    if "key_ops" in jwk and not (isinstance(jwk["key_ops"], list) and "verify" in jwk["key_ops"]):
+        raise InvalidSignature("The key is not meant for verifying.")
     members = public_jwk(jwk)
     if not all(isinstance(value, str) for value in members.values()):
         raise InvalidSignature("The key has a member that is not a string.")
+    fault = None
     try:
         if wanted.kty == "RSA":
-            modulus = int.from_bytes(b64url_decode(members["n"]), "big")
-            exponent = int.from_bytes(b64url_decode(members["e"]), "big")
-            if not RSA_BITS[0] <= modulus.bit_length() <= RSA_BITS[1] or modulus % 2 == 0:
-                raise InvalidSignature(f"An RSA key must have {RSA_BITS[0]} to {RSA_BITS[1]} bits.")
-            if exponent < 65537 or exponent % 2 == 0 or exponent.bit_length() > 64:
-                raise InvalidSignature("The RSA key's exponent is not acceptable.")
+            fault = rsa_fault(*(b64url_to_uint(members[name]) for name in ("n", "e")))
+        elif wanted.kty == "OKP":
+            fault = ed25519_fault(b64url_decode(members["x"]))
+        if fault is not None:
+            raise InvalidSignature(fault)
         from jwt.api_jwk import PyJWK
 
         return PyJWK(members, algorithm=alg).key

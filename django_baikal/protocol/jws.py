@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from django_baikal.exceptions import InvalidSignature
+from django_baikal.exceptions import ExpiredToken, InvalidSignature, TokenError, WrongAudience
 from django_baikal.protocol.jwk import ALGORITHMS, b64url_decode, verification_key
-from django_baikal.protocol.strict_json import loads_object
+from django_baikal.protocol.strict_json import is_number, loads_object
 
 MAX_LENGTH = 16384
 
@@ -42,24 +43,35 @@ def decode(token: str) -> Verified:
     return Verified(header, claims)
 
 
-def verify(
-    token: str, keys: Iterable[Mapping[str, Any]], *, algorithms: Collection[str]
-) -> Verified:
-    """Verify the signature of ``token`` with one of the JWKs ``keys``.
+def check_header(header: Mapping[str, Any], algorithms: Collection[str]) -> str:
+    """Give a header's ``alg`` if a key could verify the JWT; raise InvalidSignature if none could.
 
-    The algorithm must be among ``algorithms`` and fit the key; the key is the one the header's
-    ``kid`` names, or without ``kid`` the only one that fits. Raises InvalidSignature.
+    ``alg`` must be one of ``algorithms``, no extension may be demanded (RFC 7515 section 4.1.11,
+    RFC 7797), and ``kid``, where there is one, must be a string.
     """
-    from jwt import PyJWS
-
-    verified = decode(token)
-    header = verified.header
     alg = header.get("alg")
     if not isinstance(alg, str) or alg not in ALGORITHMS or alg not in algorithms:
         raise InvalidSignature("The JWT's algorithm is not acceptable.")
     if "crit" in header or "b64" in header:
         raise InvalidSignature("The JWT demands an extension that is not understood.")
-    key = _select(header, alg, keys)
+    if not isinstance(header.get("kid", ""), str):
+        raise InvalidSignature("The JWT's kid is not a string.")
+    return alg
+
+
+def verify(
+    token: str, keys: Iterable[Mapping[str, Any]], *, algorithms: Collection[str]
+) -> Verified:
+    """Verify the signature of ``token`` with one of the JWKs ``keys``.
+
+    The algorithm must be among ``algorithms`` and fit the key; the key is the only one that fits
+    of those that the header's ``kid`` names, or without ``kid`` of all. Raises InvalidSignature.
+    """
+    from jwt import PyJWS
+
+    verified = decode(token)
+    alg = check_header(verified.header, algorithms)
+    key = _select(verified.header, alg, keys)
     try:
         PyJWS(options={"enforce_minimum_key_length": True}).decode(token, key, algorithms=[alg])
     except Exception:  # noqa: BLE001 - PyJWT raises many kinds; none of their texts is needed
@@ -67,19 +79,44 @@ def verify(
     return verified
 
 
+def check_claims(
+    claims: Mapping[str, Any],
+    *,
+    issuer: str,
+    audiences: Collection[str],
+    wall: float,
+    skew: float,
+) -> None:
+    """Check who made a JWT, for whom, and when (RFC 7519 section 4.1); raise a TokenError.
+
+    ``iss`` is compared character by character; any of ``audiences`` will do. ``wall`` and ``skew``
+    are seconds.
+    """
+    if claims.get("iss") != issuer:
+        raise TokenError("The token is from another issuer.")
+    aud = claims.get("aud")
+    found = aud if isinstance(aud, list) else [aud]
+    if not all(isinstance(name, str) for name in found) or {*found}.isdisjoint(audiences):
+        raise WrongAudience("The token is for somebody else.")
+    times = [claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)]
+    if not all(map(is_number, times)):
+        raise TokenError("The token does not say when it was made and when it ends.")
+    end, *begins = times
+    if end <= wall - skew or max(begins) > wall + skew:
+        raise ExpiredToken("The token is expired, or from the future.")
+
+
 def _select(header: Mapping[str, Any], alg: str, keys: Iterable[Mapping[str, Any]]) -> Any:
+    wrong = "The JWT has no kid, and not exactly one key fits."
     if "kid" in header:
-        kid = header["kid"]
-        named = [jwk for jwk in keys if jwk.get("kid") == kid]
-        if len(named) != 1 or not isinstance(kid, str):
-            raise InvalidSignature("The JWT's kid names no key, or more than one.")
-        return verification_key(named[0], alg)
+        keys = [jwk for jwk in keys if jwk.get("kid") == header["kid"]]
+        if len(keys) == 1:
+            return verification_key(keys[0], alg)
+        wrong = "The JWT's kid names no key, or more than one."
     fitting = []
-    for jwk in keys:
-        try:
+    for jwk in keys:  # keys of one name are, for instance, one to sign and one to encrypt
+        with suppress(InvalidSignature):
             fitting.append(verification_key(jwk, alg))
-        except InvalidSignature:
-            continue
     if len(fitting) != 1:
-        raise InvalidSignature("The JWT has no kid, and not exactly one key fits.")
+        raise InvalidSignature(wrong)
     return fitting[0]

@@ -56,7 +56,7 @@ _OWN_HEADERS = frozenset(
 )
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{6,}[A-Za-z0-9_.=-]*")
 _PHONE = re.compile(r"\+?\d(?:[ ().-]?\d){7,}")
 
@@ -71,7 +71,7 @@ def names(value: Names, what: str) -> tuple[str, ...]:
     try:
         items = value.split() if isinstance(value, str) else [*value]
         found = [token for item in items for token in item.split()]
-        if all(_SCOPE_TOKEN.fullmatch(token) for token in found):
+        if all(SCOPE_TOKEN.fullmatch(token) for token in found):
             return tuple(dict.fromkeys(found))
     except (TypeError, AttributeError):
         pass

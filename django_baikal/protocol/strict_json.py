@@ -6,6 +6,9 @@ import json
 import math
 from typing import Any, NoReturn, TypeGuard
 
+#: No answer of an authserver is nested so deeply; what is may be too deep for whoever writes it.
+DEPTH = 50
+
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
@@ -41,11 +44,21 @@ def loads_object(data: bytes) -> dict[str, Any]:
     except RecursionError:
         wrong = "it is nested too deeply"
     else:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not _is_too_deep(value):
             return value
-        wrong = "it is not a JSON object"
+        wrong = "it is nested too deeply" if isinstance(value, dict) else "it is not a JSON object"
     # Not raised where those were caught: they hold all of the data, and would be its context.
     raise ValueError(wrong)
+
+
+def _is_too_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(DEPTH):
+        items = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for found in items for item in found if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -18,18 +18,15 @@ from django_baikal.protocol.effects import (
     Flow,
     Instant,
     Now,
-    RandomToken,
     Share,
-    Sleep,
 )
 from django_baikal.protocol.messages import Names, extra_headers, names, text
+from django_baikal.protocol.once import once
 
 logger = logging.getLogger("django_baikal.client")
 
 #: No token is kept longer, whatever it says of itself; in seconds.
 MAX_KEPT = 86400.0
-#: How often a process looks whether another one has made the token that it waits for.
-POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,14 @@ def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flo
     if _usable(config, entry, "renew_at", now):
         return str(entry["token"])
     if not _usable(config, entry, "expires_at", now):
-        token: str = yield Share(name, lambda: _first(config, want, headers, name))
+
+        def good(entry: Any, now: Instant) -> str | None:
+            return str(entry["token"]) if _usable(config, entry, "renew_at", now) else None
+
+        def make() -> Flow[str]:
+            return _make(config, want, headers, name)
+
+        token: str = yield Share(name, lambda: once(name, config.timeout, good, make))
         return token
     # The lock is left to expire by itself when the renewal fails, so that it is not tried at once
     # by the next caller.
@@ -100,9 +104,14 @@ def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flo
     return str(entry["token"])
 
 
-def forget_token(config: ClientConfig, want: Wanted) -> Flow[None]:
-    """Drop exactly this token from the cache."""
-    yield CacheDelete(want.cache_name(config))
+def forget_token(config: ClientConfig, want: Wanted, token: str | None = None) -> Flow[None]:
+    """Drop exactly this token from the cache; if ``token`` is given, unless there is another."""
+    name = want.cache_name(config)
+    if token is not None:
+        entry = yield CacheGet(name)
+        if not entry or entry["token"] != token:
+            return
+    yield CacheDelete(name)
 
 
 def _usable(config: ClientConfig, entry: Any, until: str, now: Instant) -> bool:
@@ -110,41 +119,6 @@ def _usable(config: ClientConfig, entry: Any, until: str, now: Instant) -> bool:
     if not entry or entry["made_at"] > now.wall + config.clock_skew:
         return False
     return bool(now.wall < entry[until])
-
-
-def _first(
-    config: ClientConfig, want: Wanted, headers: flows.Headers, name: tuple[Any, ...]
-) -> Flow[str]:
-    """Make the token, unless another process that shares the cache makes it meanwhile.
-
-    Such a process is waited for during half of the time that there is; it may have died.
-    """
-    lock = ("lock", *name)
-    owner = yield RandomToken(8)
-    start: Instant = yield Now()
-    patience = min(config.timeout, start.left) / 2
-    taken = False
-    vanished = 0
-    try:
-        while True:
-            taken = yield CacheAdd(lock, owner, config.timeout)
-            entry = yield CacheGet(name)
-            now = yield Now()
-            if _usable(config, entry, "renew_at", now):
-                return str(entry["token"])
-            if taken or vanished > 1 or now.monotonic - start.monotonic >= patience:
-                return (yield from _make(config, want, headers, name))
-            if (yield CacheGet(lock)) is None:
-                # Given back just now; or, time after time, the cache keeps nothing at all.
-                vanished += 1
-            else:
-                yield Sleep(POLL)
-    except GeneratorExit:
-        taken = False  # the call is closed, and no effect is performed any more
-        raise
-    finally:
-        if taken and (yield CacheGet(lock)) == owner:
-            yield CacheDelete(lock)
 
 
 def _make(

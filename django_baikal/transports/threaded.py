@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from django_baikal.exceptions import AuthserverUnavailable
 from django_baikal.protocol.effects import Request, Response
 
 from .base import Transport
@@ -45,6 +46,10 @@ class ThreadedTransport:
                 return await loop.run_in_executor(self._pool(), context.run, send)
         except TimeoutError:
             pass
+        except AuthserverUnavailable as error:
+            if error.code != "timeout":
+                raise
+        # Also for the blocking transport, which knows only what was left when its thread began.
         raise timed_out(request, timeout)
 
     def _pool(self) -> ThreadPoolExecutor:

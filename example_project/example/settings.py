@@ -1,6 +1,6 @@
 """The site's settings, all of them from the environment.
 
-There is no ``BAIKAL`` here: django_baikal reads the alias ``default`` from the environment by
+There is hardly a ``BAIKAL`` here: django_baikal reads the alias ``default`` from the environment by
 itself. These variables say the same as the dict would::
 
     BAIKAL_AUTHSERVER_ENDPOINT   "AUTHSERVER_ENDPOINT": "https://auth.example.com"
@@ -13,6 +13,7 @@ itself. These variables say the same as the dict would::
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -40,6 +41,28 @@ if not SECRET_KEY:
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS")
 
 INSTALLED_APPS = ["django_baikal", "example"]
+if find_spec("drf_spectacular"):  # pragma: no branch: it is installed where lines are counted
+    INSTALLED_APPS += ["rest_framework", "drf_spectacular"]
+
+# For the API with Django REST framework and its OpenAPI document, where those are installed.
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "django_baikal.contrib.rest_framework.IntrospectionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["django_baikal.contrib.rest_framework.TokenHasScope"],
+    "EXCEPTION_HANDLER": "django_baikal.contrib.rest_framework.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    # There are no users here but those of tokens, and no app for others.
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "The example site",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -51,6 +74,11 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
 
 # Tokens are cached here, sealed; several processes share them if they share the cache.
 CACHES = {"default": env.cache_url("CACHE_URL")}
+
+# The demo brings a database along, a file that is gone when it ends: the keys rotate there.
+if _database := os.environ.get("DEMO_DATABASE"):
+    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _database}}
+    BAIKAL = {"default": {"KEYS": {"BACKEND": "django_baikal.keys.database.DatabaseKeyStore"}}}
 
 TIME_ZONE = "UTC"
 

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import requests
 from asgiref.sync import async_to_sync
+from django.core.management import CommandError
 
 from django_baikal import BaikalError, OAuthError, OpenIDClient, clients
 from django_baikal.keys.generate import generate_key, private_pem
-from example import visits
+from example import clock, outage, protection, rotation, visits
+from example.telling import (
+    PURPOSE,
+    SCOPE,
+    USER,
+    USER_SCOPE,
+    Answers,
+    Unexpected,
+    brief,
+    hidden,
+    read,
+    since,
+    told,
+)
 
-Answers = Iterator[tuple[str, str]]
-
-# No telephone has the country code 999.
-USER = "tel:+999000000001"
-SCOPE, USER_SCOPE, PURPOSE = "catalogue:read", "profile:read", "customer-self-service"
 _PUBLIC_MEMBERS = ("alg", "use", "kty", "crv", "n", "e", "x", "y")
 _PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
-_TIMEOUT = 5
-
-
-class Unexpected(Exception):
-    """A step did not come out as it has to; the text says how."""
 
 
 @dataclass
 class Journey:
     """What one run of the steps carries from step to step."""
 
-    new_key_in: Path | None = None
     user_token: str = ""
     published: list[dict[str, Any]] = field(default_factory=list)
 
@@ -47,11 +45,9 @@ class Journey:
         return clients["default"]
 
     def publish(self) -> Answers:
-        """Make a key, if this run is to have one, and read what the world can read of it."""
-        if self.new_key_in is not None:
-            start = time.perf_counter()
-            name = make_key(self.new_key_in)
-            yield "made", f"{name}, readable by its owner only, in {since(start)}"
+        """Make keys, if they are kept in the database, and read what the world can read of them."""
+        if self.client.config.keys and rotation.rotate()["action"] == "created":
+            yield "made", "by manage.py rotate_keys: one that signs, and the next"
         issuer = self.client.config.issuer
         if not issuer:
             raise Unexpected("ISSUER is missing (the variable BAIKAL_ISSUER).")
@@ -84,11 +80,11 @@ class Journey:
 
     def token_of_user(self) -> Answers:
         """Get a token for the user, on the strength of our signature."""
-        start = time.monotonic()
+        before = visits.latest()
         answer = self.client.grant_user(USER, USER_SCOPE, PURPOSE, full_authserver_response=True)
         self.user_token = answer["access_token"]
         yield from told(answer)
-        read_here = " and ".join(visits.since(start))
+        read_here = " and ".join(visits.since(before))
         yield (
             "meanwhile",
             f"the authserver read {read_here} here"
@@ -108,7 +104,8 @@ class Journey:
         ours = self.published[0]
         alg = ours["alg"] if ours.get("alg") in ("PS256", "ES256") else "RS256"
         false_key = {"key": private_pem(generate_key(alg)), "kid": ours["kid"]}
-        forger = OpenIDClient(client_keys=[false_key])
+        config = replace(self.client.config, keys=None, client_keys=(false_key,))
+        forger = OpenIDClient.of(config)
         try:
             forger.grant_user(USER, USER_SCOPE, PURPOSE)
         except OAuthError as error:
@@ -140,6 +137,22 @@ class Journey:
         if claims["active"] is not False:
             raise Unexpected("The authserver still says that the revoked token is active.")
         yield from told(claims)
+
+    def protection(self) -> Answers:
+        """Call an API of ours with tokens of every kind."""
+        yield from protection.every_answer(self.client)
+
+    def outage(self) -> Answers:
+        """Call it while nobody can be asked."""
+        yield from protection.without_authserver(self.client)
+
+    def rotation(self) -> Answers:
+        """Let days pass, and the keys change."""
+        yield from rotation.on_schedule(self.client)
+
+    def emergency(self) -> Answers:
+        """Lose a key to a thief."""
+        yield from rotation.in_an_emergency(self.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +196,7 @@ STEPS = (
     ),
     Step(
         "A forged signature is refused",
-        "OpenIDClient(client_keys=[{another key, with the kid of ours}]).grant_user(...)",
+        "the same grant_user(...), with another key that has the kid of ours",
         "The forger had our CLIENT_ID, our CLIENT_SECRET and the name of our key, and still got "
         "nothing: only our private key speaks for our users.",
         Journey.forgery,
@@ -200,6 +213,40 @@ STEPS = (
         'clients["default"].revoke(token), then introspect(token)',
         "A token that is given back is refused from that moment by everybody who asks.",
         Journey.revocation,
+    ),
+    Step(
+        "An API of ours asks for a token",
+        f'GET /api/me, a view with @token_required(scopes="{USER_SCOPE}")',
+        "Nobody gets in without a token that the authserver vouches for and that reaches far "
+        "enough, and everybody is told what was missing, as RFC 6750 says.",
+        Journey.protection,
+    ),
+)
+#: A step of a process whose authserver can be switched off.
+OUTAGE = (
+    Step(
+        "The authserver is away, and nobody gets in by that",
+        "the authserver is stopped, GET /api/me, and it is started again",
+        "A token that nobody can check is neither good nor bad: the caller may come back. One "
+        "that was checked within the last minute still works, and afterwards all is well again.",
+        Journey.outage,
+    ),
+)
+#: The further steps of a process whose clock can be moved on, with the authserver's.
+ROTATION = (
+    Step(
+        "On schedule the next key takes over",
+        "manage.py rotate_keys, and the clock moved on past the next turn",
+        "The next key was published a week before it signed, and the last one for a day after: "
+        "nothing that either of them signed was refused, and nobody had to be told.",
+        Journey.rotation,
+    ),
+    Step(
+        "A key that has leaked is replaced at once",
+        'manage.py rotate_keys --emergency --reason "..."',
+        "The standby signs at once, for everybody knows it already. Whoever has the leaked key is "
+        "believed no longer than an authserver keeps our keys, here for 15 minutes.",
+        Journey.emergency,
     ),
 )
 
@@ -219,7 +266,8 @@ class Outcome:
 class Run:
     """One run of the steps, as far as it has come; a step that fails is its last."""
 
-    journey: Journey
+    steps: tuple[Step, ...]
+    journey: Journey = field(default_factory=Journey)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     outcomes: list[Outcome] = field(default_factory=list)
     took: str = ""
@@ -227,17 +275,17 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every step came out as it has to."""
-        return len(self.outcomes) == len(STEPS) and not self.outcomes[-1].problem
+        return len(self.outcomes) == len(self.steps) and not self.outcomes[-1].problem
 
     def __iter__(self) -> Iterator[Outcome]:
         """Take the steps one by one."""
         beginning = time.perf_counter()
-        for number, step in enumerate(STEPS, 1):
+        for number, step in enumerate(self.steps, 1):
             start, problem = time.perf_counter(), ""
             answers: list[tuple[str, str]] = []
             try:
                 answers.extend(step.perform(self.journey))
-            except (BaikalError, Unexpected) as error:
+            except (BaikalError, CommandError, Unexpected) as error:
                 problem = hidden(str(error))
             outcome = Outcome(step, number, tuple(answers), since(start), problem)
             self.outcomes.append(outcome)
@@ -251,70 +299,14 @@ class Run:
 latest: Run | None = None
 
 
-def begin(*, new_key_in: Path | None = None) -> Run:
-    """Begin a run, which is the latest one then; with ``new_key_in`` it makes a key there."""
+def known() -> tuple[Step, ...]:
+    """Give the steps that can be taken in this process."""
+    found = (*STEPS, *OUTAGE) if outage.possible() else STEPS
+    return found if clock.ahead() is None else (*found, *ROTATION)
+
+
+def begin() -> Run:
+    """Begin a run, which is the latest one then."""
     global latest
-    latest = Run(Journey(new_key_in))
+    latest = Run(known())
     return latest
-
-
-def make_key(directory: Path) -> str:
-    """Make a signing key in ``directory`` and give the name of its file."""
-    name = f"{datetime.now(UTC):%Y-%m-%d}.pem"
-    # Written under a name that nobody reads, so that nobody reads half a key.
-    draft = directory / f".{name}"
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(private_pem(generate_key("RS256")))
-    draft.rename(directory / name)
-    return name
-
-
-def read(url: str) -> dict[str, Any]:
-    """Fetch a JSON object over HTTP, as anybody could."""
-    try:
-        response = requests.get(url, timeout=_TIMEOUT, allow_redirects=False)
-        if response.status_code != 200:
-            raise Unexpected(f"GET {url} answered {response.status_code}.")
-        document = response.json()
-    except requests.RequestException as error:
-        raise Unexpected(f"GET {url} failed: {type(error).__name__}.") from None
-    if not isinstance(document, dict):
-        raise Unexpected(f"What is at {url} is not a JSON object.")
-    return document
-
-
-def told(claims: dict[str, Any]) -> Answers:
-    """Show of an authserver's answer what a reader needs, and nothing that is secret."""
-    if "access_token" in claims:
-        yield "token", brief(claims["access_token"])
-    for name in ("active", "sub", "client_id", "scope", "purpose", "token_type"):
-        if name in claims:
-            yield name, hidden(json.dumps(claims[name]).strip('"'))
-    until = claims.get("exp")
-    left = until - time.time() if isinstance(until, int | float) else claims.get("expires_in")
-    if left is not None:
-        yield "expires in", f"{left:.0f} s"
-
-
-def brief(value: Any) -> str:
-    """Shorten a token, or a number in a key, to what tells it from another."""
-    text = str(value)
-    return text if len(text) < 12 else f"{text[:6]}..."
-
-
-def hidden(text: str) -> str:
-    """Hide what looks like a telephone number."""
-    return re.sub(r"\+?\d{7,}", "***", text)
-
-
-def since(start: float) -> str:
-    """Say how long ago ``time.perf_counter()`` was ``start``."""
-    return in_words(time.perf_counter() - start)
-
-
-def in_words(seconds: float) -> str:
-    """Give a duration in a unit that can be read."""
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    milliseconds = seconds * 1000
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"

@@ -7,12 +7,14 @@ import secrets
 import threading
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
 from django.views import View
 
 from django_baikal import BaikalError, ConfigurationError, clients
-from example import steps
+from example import clock, outage, protection, steps
+from example.telling import Unexpected, hidden
 
 VARIABLES = (
     ("BAIKAL_AUTHSERVER_ENDPOINT", "Who issues the tokens"),
@@ -21,7 +23,7 @@ VARIABLES = (
     ("BAIKAL_ISSUER", "Where others find our keys"),
     ("BAIKAL_PRIVATE_CERTS_PATH", "Where we keep them"),
 )
-_SECRET = "BAIKAL_CLIENT_SECRET"
+_SECRET, _DIRECTORY = "BAIKAL_CLIENT_SECRET", "BAIKAL_PRIVATE_CERTS_PATH"
 
 #: One run at a time: whoever presses the button meanwhile sees how the other one is getting on.
 _running = threading.Lock()
@@ -51,12 +53,40 @@ class PageView(View):
         return HttpResponseRedirect(f"{request.path}#steps")
 
 
+class CallView(View):
+    """The buttons that call the API, and those that switch the authserver off and on."""
+
+    #: What came of the latest call in this process: its title, and a Call or a problem.
+    latest: tuple[str, protection.Call | None, str] | None = None
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Do what the button says and show the page."""
+        kind = request.POST.get("call", "")
+        if kind == "stop":
+            protection.get_ready(clients["default"])
+            outage.switch_off()
+        elif kind == "start":
+            outage.switch_on()
+        elif kind in protection.KINDS:
+            CallView.latest = self._called(kind)
+        else:
+            return HttpResponseBadRequest("There is no such button.", content_type="text/plain")
+        return HttpResponseRedirect(f"{reverse('page')}#api")
+
+    def _called(self, kind: str) -> tuple[str, protection.Call | None, str]:
+        title = f"GET {reverse('me')} {protection.KINDS[kind]}"
+        try:
+            return title, protection.press(clients["default"], kind), ""
+        except (BaikalError, Unexpected) as error:
+            return title, None, hidden(str(error))
+
+
 def _context() -> dict[str, Any]:
     run = steps.latest
     outcomes = list(run.outcomes) if run else []
     rows: list[dict[str, Any]] = [
         {"number": number, "step": step, "outcome": None}
-        for number, step in enumerate(steps.STEPS, 1)
+        for number, step in enumerate(steps.known(), 1)
     ]
     for row, outcome in zip(rows, outcomes, strict=False):
         row["outcome"] = outcome
@@ -64,6 +94,11 @@ def _context() -> dict[str, Any]:
         "run": run,
         "rows": rows,
         "failed": bool(outcomes and outcomes[-1].problem),
+        "ahead": clock.ahead(),
+        "kinds": protection.KINDS,
+        "call": CallView.latest,
+        "switch": outage.possible(),
+        "off": outage.off(),
         **_configuration(),
     }
 
@@ -81,10 +116,12 @@ def _configuration() -> dict[str, Any]:
     except BaikalError as error:
         found["problem"] = str(error)
     for name, meaning in VARIABLES:
-        value = ""
-        if config is not None and name != _SECRET:
+        shown, value = name, ""
+        if config is not None and config.keys and name == _DIRECTORY:
+            shown, value = '"KEYS" in BAIKAL', config.keys["BACKEND"]
+        elif config is not None and name != _SECRET:
             value = getattr(config, name.removeprefix("BAIKAL_").lower())
         elif os.environ.get(name):
             value = "set, and never shown"
-        found["variables"].append({"name": name, "meaning": meaning, "value": value})
+        found["variables"].append({"name": shown, "meaning": meaning, "value": value})
     return found

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import NamedTuple
 
 from django.http import HttpRequest, HttpResponse
 
 
 class Visit(NamedTuple):
-    """One request that was answered; ``at`` is on the clock of ``time.monotonic``."""
+    """One request that was answered; each has the next number."""
 
-    at: float
+    number: int
     path: str
 
 
-_seen: deque[Visit] = deque(maxlen=100)
+_numbers = count(1)
+_seen: deque[Visit] = deque([Visit(0, "")], maxlen=100)
 
 
 def record_visits(
@@ -26,14 +27,19 @@ def record_visits(
     """Keep in mind who asks for ``/.well-known/...``; a middleware."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        at, response = time.monotonic(), get_response(request)
+        response = get_response(request)
         if "/.well-known/" in request.path and response.status_code == 200:
-            _seen.append(Visit(at, request.path))
+            _seen.append(Visit(next(_numbers), request.path))
         return response
 
     return middleware
 
 
-def since(at: float) -> list[str]:
-    """Give the paths that this process has given out since ``at``, in their order."""
-    return [visit.path for visit in _seen.copy() if visit.at >= at]
+def latest() -> Visit:
+    """Give the latest visit of all."""
+    return _seen[-1]
+
+
+def since(visit: Visit) -> list[str]:
+    """Give the paths that this process has given out since ``visit``, in their order."""
+    return [each.path for each in _seen.copy() if each.number > visit.number]

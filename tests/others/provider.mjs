@@ -1,4 +1,4 @@
-// An authserver on loopback: node provider.mjs '{"clients": [...], "port": 0}'
+// An authserver on loopback: node provider.mjs '{"clients": [...], "jwks": {"keys": [...]}}'
 // Whoever asks for a code is "anna", who has said yes to everything.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -6,13 +6,19 @@ import { pathToFileURL } from "node:url";
 
 const require = createRequire(`${process.env.PACKAGES}/package.json`);
 const { default: Provider } = await import(pathToFileURL(require.resolve("oidc-provider")));
-const { clients } = JSON.parse(process.argv[2]);
+const { clients, jwks } = JSON.parse(process.argv[2]);
 
 const server = createServer();
 server.listen(0, "127.0.0.1", () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients,
+    jwks,
+    // Its default, and EdDSA.
+    enabledJWA: {
+      clientAuthSigningAlgValues: ["RS256", "PS256", "ES256", "EdDSA"],
+      idTokenSigningAlgValues: ["RS256", "PS256", "ES256", "EdDSA"],
+    },
     scopes: ["openid", "offline_access", "read"],
     clientAuthMethods: ["client_secret_basic", "client_secret_post", "private_key_jwt"],
     features: {

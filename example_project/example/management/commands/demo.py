@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
-import tempfile
 import textwrap
 import threading
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection, connections
 
+from django_baikal import clients
 from django_baikal.testing import FakeAuthserver
-from example import steps
+from example import clock, outage, steps
 from example.serving import HOST, serving
 
 PORT = 8000
@@ -30,7 +32,8 @@ class Command(BaseCommand):
 
     help = (
         "Starts an authserver and this site on this machine, shows step by step how they talk to "
-        "each other, and leaves the site running. Needs no account, network or database."
+        "each other, and leaves the site running. Needs no account and no network, and brings its "
+        "database along."
     )
     # Nothing is configured before it starts.
     requires_system_checks: ClassVar[list[str]] = []  # type: ignore[misc]  # Django has it as an instance's
@@ -53,17 +56,19 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Start everything, take the steps, and wait."""
-        with _ended_by_signal(), ExitStack() as stack:
-            authserver = stack.enter_context(self.authserver().serve())
+        if connection.vendor == "unknown":
+            raise CommandError("Start it as `manage.py demo`, which brings a database along.")
+        with _ended_by_signal(), _quiet(), clock.movable(), ExitStack() as stack:
+            stack.callback(connections.close_all)
+            authserver = stack.enter_context(outage.switchable(self.authserver()))
             site = stack.enter_context(_site(options["port"]))
-            keys = stack.enter_context(tempfile.TemporaryDirectory(prefix="example-keys-"))
+            call_command("migrate", verbosity=0)
             variables = {
-                f"BAIKAL_{name}": value
-                for name, value in authserver.settings(ISSUER=site, PRIVATE_CERTS_PATH=keys).items()
+                f"BAIKAL_{name}": value for name, value in authserver.settings(ISSUER=site).items()
             }
             stack.enter_context(_environment(variables))
             self._introduce(authserver.endpoint, site, variables)
-            self._take_steps(Path(keys))
+            self._take_steps()
             if options["exit"]:
                 return
             self._say(
@@ -72,10 +77,11 @@ class Command(BaseCommand):
             )
             # Not for ever at once: a signal that another thread receives wakes nobody.
             while not threading.Event().wait(0.5):  # pragma: no branch: a signal ends it
-                pass
-        self._say("Stopped; the key is deleted.")
+                ...
+        self._say("Stopped; the keys are deleted.")
 
     def _introduce(self, authserver: str, site: str, variables: dict[str, str]) -> None:
+        keys = clients["default"].config.keys or {}
         shown = {**variables, "BAIKAL_CLIENT_SECRET": "(a secret, never printed)"}
         self._say(
             self.style.MIGRATE_HEADING("django-baikal, step by step"),
@@ -95,10 +101,14 @@ class Command(BaseCommand):
             "",
             *(f"  {name:<27} {value}" for name, value in shown.items()),
             "",
+            *_wrapped("And, in that setting, where its keys are and rotate; the demo has SQLite:"),
+            "",
+            f'  "KEYS": {{"BACKEND": "{keys["BACKEND"]}"}}',
+            "",
         )
 
-    def _take_steps(self, keys: Path) -> None:
-        run = steps.begin(new_key_in=keys)
+    def _take_steps(self) -> None:
+        run = steps.begin()
         for outcome in run:
             self._show(outcome)
             if outcome.problem:
@@ -179,6 +189,20 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
         for name in variables:
             del os.environ[name]
         os.environ |= before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let no log repeat what the steps are there to show: requests that are refused."""
+    loggers = [logging.getLogger(name) for name in ("django.request", "django_baikal.bearer")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 class _Ended(BaseException):

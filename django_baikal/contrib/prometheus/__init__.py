@@ -1,0 +1,1 @@
+"""Counters for Prometheus: an app of its own, which needs the extra ``prometheus``."""
