@@ -8,14 +8,15 @@ coroutines at ``clients["default"].agrant_user`` and so on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
 from django_baikal import conf
 from django_baikal.exceptions import BaikalError, ConfigurationError
 from django_baikal.performers import Performer, Runtime, and_disconnect
 from django_baikal.protocol import flows, token_cache
-from django_baikal.protocol.authenticate import authenticate, invalidate
+from django_baikal.protocol.authenticate import authenticate, invalidate, known
 from django_baikal.protocol.authorization import AuthorizationRequest
 from django_baikal.protocol.bearer import TokenInfo
 from django_baikal.protocol.config import ClientConfig
@@ -101,6 +102,13 @@ class BaseClient:
             return await arun(flow, self._performer(timeout, default).aperform)
         except BaikalError as error:
             raise _bare(error) from error.__cause__
+
+    def _known(self, token: Any) -> TokenInfo | None:
+        return known(self.config, self._runtime.recent, token, time.time())
+
+    def _kept(self, key: Hashable) -> str | None:
+        token: str | None = self._runtime.recent.get(key, time.time())
+        return token
 
     def __copy__(self) -> Self:
         return self
@@ -240,7 +248,10 @@ class BaseClient:
         timeout: Timeout = None,
     ) -> TokenInfo:
         """``OpenIDClient.authenticate`` as a coroutine."""
-        flow = authenticate(self.config, token, headers, fresh=fresh)
+        plain = headers is None and timeout is None and not fresh
+        if plain and (found := self._known(token)) is not None:
+            return found
+        flow = authenticate(self.config, token, headers, fresh=fresh, recent=self._runtime.recent)
         return await self._arun(flow, timeout, self.config.introspection_timeout)
 
     async def ainvalidate(
@@ -251,7 +262,7 @@ class BaseClient:
         timeout: Timeout = None,
     ) -> None:
         """``OpenIDClient.invalidate`` as a coroutine."""
-        await self._arun(invalidate(self.config, token), timeout)
+        await self._arun(invalidate(self.config, token, recent=self._runtime.recent), timeout)
 
     async def averify_id_token(
         self,
@@ -279,8 +290,13 @@ class BaseClient:
         timeout: Timeout = None,
     ) -> str:
         """``OpenIDClient.get_token`` as a coroutine."""
+        key = token_key(scopes, purposes, sub, authorization_id, identifier, acr)
+        plain = headers is None and timeout is None
+        if plain and (found := self._kept(key)) is not None:
+            return found
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        return await self._arun(token_cache.get_token(self.config, want, headers), timeout)
+        flow = token_cache.get_token(self.config, want, headers, self._runtime.recent, key)
+        return await self._arun(flow, timeout)
 
     async def aforget_token(
         self,
@@ -297,7 +313,8 @@ class BaseClient:
     ) -> None:
         """``OpenIDClient.forget_token`` as a coroutine."""
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        await self._arun(token_cache.forget_token(self.config, want, token), timeout)
+        flow = token_cache.forget_token(self.config, want, token, self._runtime.recent)
+        await self._arun(flow, timeout)
 
 
 class OpenIDClient(BaseClient):
@@ -344,6 +361,27 @@ def extra_claims(
         "acr": acr,
         "authentication_context": authentication_context,
     }
+
+
+def token_key(
+    scopes: Names,
+    purposes: Names,
+    sub: str | None,
+    authorization_id: str | None,
+    identifier: Mapping[str, Any] | None,
+    acr: str | None,
+) -> Hashable:
+    """Give what is cheap to know a caller's arguments by; another object each time, if nothing."""
+    if isinstance(scopes, list):
+        scopes = tuple(scopes)
+    if isinstance(purposes, list):
+        purposes = tuple(purposes)
+    key = scopes, purposes, sub, authorization_id, acr
+    try:
+        hash(key)
+    except TypeError:
+        return object()
+    return object() if identifier is not None else key
 
 
 def wanted(

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from django_baikal.aio import BaseClient, Headers, Timeout, extra_claims, part, wanted
+from django_baikal.aio import BaseClient, Headers, Timeout, extra_claims, part, token_key, wanted
 from django_baikal.protocol import flows, token_cache
 from django_baikal.protocol.authenticate import authenticate, invalidate
 from django_baikal.protocol.authorization import AuthorizationRequest
@@ -178,7 +178,10 @@ class OpenIDClient(BaseClient):
         this call asks by itself. Raises a TokenError if the token is not good, AuthserverError if
         that cannot be found out. ``timeout`` is INTROSPECTION_TIMEOUT if omitted.
         """
-        flow = authenticate(self.config, token, headers, fresh=fresh)
+        plain = headers is None and timeout is None and not fresh
+        if plain and (found := self._known(token)) is not None:
+            return found
+        flow = authenticate(self.config, token, headers, fresh=fresh, recent=self._runtime.recent)
         return self._run(flow, timeout, self.config.introspection_timeout)
 
     def invalidate(
@@ -190,9 +193,10 @@ class OpenIDClient(BaseClient):
     ) -> None:
         """Forget what ``authenticate`` knows of a token: the next one asks again.
 
-        At once for all who share the cache. Raises a TokenError for what is no token.
+        At once in this process and in the cache, for other processes within PROCESS_TTL. Raises a
+        TokenError for what is no token.
         """
-        self._run(invalidate(self.config, token), timeout)
+        self._run(invalidate(self.config, token, recent=self._runtime.recent), timeout)
 
     def verify_id_token(
         self,
@@ -229,8 +233,13 @@ class OpenIDClient(BaseClient):
         It is renewed TOKEN_LEEWAY seconds before it expires; callers in all threads, tasks and
         processes that share the cache make one request between them.
         """
+        key = token_key(scopes, purposes, sub, authorization_id, identifier, acr)
+        plain = headers is None and timeout is None
+        if plain and (found := self._kept(key)) is not None:
+            return found
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        return self._run(token_cache.get_token(self.config, want, headers), timeout)
+        flow = token_cache.get_token(self.config, want, headers, self._runtime.recent, key)
+        return self._run(flow, timeout)
 
     def forget_token(
         self,
@@ -251,7 +260,8 @@ class OpenIDClient(BaseClient):
         if it is still this one, and not what somebody else has put in its place meanwhile.
         """
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
-        self._run(token_cache.forget_token(self.config, want, token), timeout)
+        flow = token_cache.forget_token(self.config, want, token, self._runtime.recent)
+        self._run(flow, timeout)
 
     def session(
         self,
@@ -275,10 +285,14 @@ class OpenIDClient(BaseClient):
         # A copy: it says whose token it is, and the session may live long.
         want = wanted(scopes, purposes, sub, authorization_id, copy.deepcopy(identifier), acr)
 
+        recent, key = self._runtime.recent, object()
+
         def forget(token: str) -> None:
-            self._run(token_cache.forget_token(self.config, want, token))
+            self._run(token_cache.forget_token(self.config, want, token, recent))
 
         def get() -> str:
-            return self._run(token_cache.get_token(self.config, want, None))
+            return self._kept(key) or self._run(
+                token_cache.get_token(self.config, want, None, recent, key)
+            )
 
         return BearerSession(self.config, origin, get_token=get, forget_token=forget)

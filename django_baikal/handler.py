@@ -6,13 +6,21 @@ import copy
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.views.decorators.debug import sensitive_variables
 
 from django_baikal import conf
 from django_baikal.client import OpenIDClient
 from django_baikal.exceptions import ConfigurationError
+
+
+class _Made(NamedTuple):
+    """A client, and what it was made from: as it is kept, and read."""
+
+    origins: tuple[Any, ...]
+    settings: dict[str, Any]
+    client: OpenIDClient
 
 
 class ClientHandler:
@@ -23,7 +31,7 @@ class ClientHandler:
     """
 
     def __init__(self) -> None:
-        self._clients: dict[str, tuple[dict[str, Any], OpenIDClient]] = {}
+        self._clients: dict[str, _Made] = {}
         self._renew_lock()
         # Another thread of the parent may hold the lock at the moment of the fork.
         if hasattr(os, "register_at_fork"):  # pragma: no branch: there is no fork on Windows
@@ -34,16 +42,23 @@ class ClientHandler:
 
     @sensitive_variables()
     def __getitem__(self, alias: str) -> OpenIDClient:
-        now = conf.merged(alias)
+        origins = conf.origins(alias)
         made = self._clients.get(alias)
-        if made is None or made[0] != now:
-            with self._lock:
-                made = self._clients.get(alias)
-                if made is None or made[0] != now:
-                    snapshot = copy.deepcopy(now)
-                    made = snapshot, OpenIDClient.of(conf.client_config(alias))
-                    self._clients[alias] = made
-        return made[1]
+        if made is None or made.origins != origins:
+            made = self._made(alias, origins)
+        return made.client
+
+    @sensitive_variables()
+    def _made(self, alias: str, origins: tuple[Any, ...]) -> _Made:
+        now = conf.merged(alias)
+        with self._lock:
+            made = self._clients.get(alias)
+            if made is not None and made.settings == now:
+                found, client = made.settings, made.client
+            else:
+                found, client = copy.deepcopy(now), OpenIDClient.of(conf.client_config(alias))
+            made = self._clients[alias] = _Made(copy.deepcopy(origins), found, client)
+        return made
 
     def __getattr__(self, alias: str) -> OpenIDClient:
         # Names with an underscore are asked for by copy, pickle and others, never by people.

@@ -23,6 +23,7 @@ from django_baikal.flights import Abandoned, Flights
 from django_baikal.protocol import effects
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.driver import arun, run
+from django_baikal.protocol.recent import Recent
 from django_baikal.protocol.urls import origin
 from django_baikal.transports.base import AsyncTransport, Transport, routes
 
@@ -119,6 +120,7 @@ class Runtime:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.memory: dict[str, Any] = {}
+        self.recent = Recent()
         self._processes: dict[int, Process] = {}
         self._keyring: Keyring | None = None
 

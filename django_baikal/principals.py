@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django_baikal.handler import clients
@@ -35,7 +36,16 @@ class Principal:
 
     def __init__(self, token: TokenInfo) -> None:
         self.token = self.baikal_token = token
-        self.pk = self.id = token.identity
+
+    @cached_property
+    def pk(self) -> str:
+        """The name of the user or client, here and in every process."""
+        return self.token.identity
+
+    @property
+    def id(self) -> str:
+        """The same as ``pk``."""
+        return self.pk
 
     @property
     def username(self) -> str:

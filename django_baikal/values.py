@@ -270,6 +270,7 @@ VALIDATORS: dict[str, Callable[[Any], Any]] = {
     "JWKS_COOLDOWN": _cooldown,
     "JWKS_STALE": _number,
     "CACHE": _text,
+    "PROCESS_TTL": _number,
     "TOKEN_LEEWAY": _number,
     "CLOCK_SKEW": _number,
     "VALIDATION": _choice("introspection", "jwt", "hybrid"),

@@ -1243,7 +1243,7 @@ def test_a_key_is_made_with_the_secret_key_and_an_entry_opens_in_its_own_place_o
 ):
     backend = "django.core.cache.backends.locmem.LocMemCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "own-place"}}
-    client = clients["default"]
+    client = OpenIDClient(process_ttl=0)
     good, bad = authserver.issue_token(sub="anna"), "revoked-token"
     store = caches["default"]
     client.authenticate(good)

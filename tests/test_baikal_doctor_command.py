@@ -267,6 +267,8 @@ def test_it_can_be_interrupted(tmp_path: Path) -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                # What starts the tests in the background may have let them ignore it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             ) as process,
         ):
             end = time.monotonic() + 120

@@ -494,7 +494,7 @@ class Hanging(Gone):
 @both_ways
 def test_fault_08_a_cache_that_hangs_is_waited_for_once_in_a_call(call, authserver, settings):
     settings.CACHES = {"default": {"BACKEND": f"{__name__}.Hanging", "LOCATION": "x"}}
-    client, token = OpenIDClient(), authserver.issue_token(sub="anna")
+    client, token = OpenIDClient(process_ttl=0), authserver.issue_token(sub="anna")
     for calls in (1, 2, 3):
         Hanging.waited.clear()
         assert call(client, "authenticate", token).subject == "anna"

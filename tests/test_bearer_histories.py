@@ -15,8 +15,10 @@ from world import SERVER, World, answer, config
 
 from django_baikal.exceptions import AuthserverError, AuthserverUnavailable, TokenError
 from django_baikal.protocol import effects
-from django_baikal.protocol.authenticate import authenticate, invalidate
+from django_baikal.protocol.authenticate import authenticate, invalidate, known
 from django_baikal.protocol.breaker import REST
+from django_baikal.protocol.config import ClientConfig
+from django_baikal.protocol.recent import Recent
 
 START = 1_800_000_000.0
 LEEWAY = 5.0
@@ -39,6 +41,14 @@ class Machine(World):
     def __init__(self, shared: Shared, ahead: float, answers: Any) -> None:
         super().__init__(answers)
         self.shared, self.ahead = shared, ahead
+        # A class of its own, for what ends an era is the class's.
+        self.recent = type("Own", (Recent,), {})()
+
+    def authenticate(self, config: ClientConfig, *, fresh: bool) -> None:
+        """Do what a client does."""
+        wall = START + self.shared.now + self.ahead
+        if fresh or known(config, self.recent, "T0ken", wall) is None:
+            self.run(authenticate(config, "T0ken", fresh=fresh, recent=self.recent))
 
     def perform(self, effect: effects.Effect) -> Any:
         shared = self.shared
@@ -77,6 +87,7 @@ class History:
         self.end = choice([None, None, uniform(5, 200)])
         self.revoked_at: float | None = None
         self.known_at: float | None = None
+        self.knowing: list[Machine] = []
         self.down = False
         self.down_until = -REST
         apart = choice([0.0, 0.0, 5.0, 30.0])
@@ -88,6 +99,7 @@ class History:
             introspection_ttl=choice([0, 5, 60]),
             introspection_negative_ttl=choice([0, 3, 10]),
             stale_if_error=choice([0, 0, 100]),
+            process_ttl=choice([0, 0, 5, 20]),
         )
         self.told: list[Any] = [self.config, [machine.ahead for machine in self.machines]]
 
@@ -120,9 +132,15 @@ class History:
             self.revoked_at = self.shared.now
 
     def forget(self) -> None:
-        self.chance.choice(self.machines).run(invalidate(self.config, "T0ken"))
+        machine = self.chance.choice(self.machines)
+        machine.run(invalidate(self.config, "T0ken", recent=machine.recent))
+        self.learn(machine)
+
+    def learn(self, machine: Machine) -> None:
+        """Note that the machine knows that the token is revoked, if it is."""
         if self.revoked_at is not None:
-            self.known_at = self.shared.now
+            self.known_at = self.shared.now if self.known_at is None else self.known_at
+            self.knowing.append(machine)
 
     def fail(self) -> None:
         self.down = True
@@ -137,12 +155,11 @@ class History:
     def ask(self, *, fresh: bool = False) -> None:
         machine, begun = self.chance.choice(self.machines), self.shared.now
         try:
-            machine.run(authenticate(self.config, "T0ken", fresh=fresh))
+            machine.authenticate(self.config, fresh=fresh)
         except AuthserverError:
             return
         except TokenError:
-            if self.revoked_at is not None:
-                self.known_at = self.shared.now
+            self.learn(machine)
             return
         self.check(machine, begun, fresh=fresh)
 
@@ -152,7 +169,9 @@ class History:
             assert self.shared.now + machine.ahead <= self.end + LEEWAY, self.told
         if self.revoked_at is None:
             return
-        assert self.known_at is None, self.told
+        assert machine not in self.knowing, self.told
+        elsewhere = self.known_at is None or begun - self.known_at < self.config.process_ttl
+        assert elsewhere, self.told
         assert not fresh or begun <= self.revoked_at, self.told
         clocks = [each.ahead for each in self.machines]
         most = self.config.introspection_ttl + SLOW + max(clocks) - min(clocks)

@@ -110,6 +110,7 @@ def test_every_field_says_what_it_means():
         ("JWKS_COOLDOWN", 600, ...),
         ("JWKS_STALE", 600, ...),
         ("CACHE", "tokens", ...),
+        ("PROCESS_TTL", 0, ...),
         ("TOKEN_LEEWAY", 0, ...),
         ("INTROSPECTION_TTL", 0, ...),
         ("INTROSPECTION_NEGATIVE_TTL", 0, ...),

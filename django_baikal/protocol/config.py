@@ -105,6 +105,12 @@ class ClientConfig:
         "sealed.",
         "default",
     )
+    process_ttl: float = setting(
+        "How long each process uses what it knows of a token without a look into the cache, so "
+        "that what happens elsewhere is noticed as much later; 0 looks every time.",
+        5,
+        unit="seconds",
+    )
     token_leeway: float = setting(
         "A cached token is renewed this long before it expires.", 60, unit="seconds"
     )

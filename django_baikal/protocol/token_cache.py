@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from django_baikal.protocol.effects import (
 )
 from django_baikal.protocol.messages import Names, extra_headers, names, text
 from django_baikal.protocol.once import once
+from django_baikal.protocol.recent import NOTHING, Recent
 
 logger = logging.getLogger("django_baikal.client")
 
@@ -65,17 +66,26 @@ def wanted(scopes: Names, purposes: Names, sub: str | None, extra: Mapping[str, 
     return Wanted(names(scopes, "scopes"), names(purposes, "purposes"), sub, given)
 
 
-def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flow[str]:
-    """Give a token that lasts for another TOKEN_LEEWAY, cached or new.
+def get_token(
+    config: ClientConfig,
+    want: Wanted,
+    headers: flows.Headers,
+    recent: Recent = NOTHING,
+    key: Hashable = None,
+) -> Flow[str]:
+    """Give a token that lasts for another TOKEN_LEEWAY, cached or new; keep it in ``recent``.
 
     While the leeway runs one caller renews and the others keep the old token; if the authserver
     fails then, it is used until it expires.
     """
     extra_headers(headers)  # before they could fail a request that others wait for too
     name = want.cache_name(config)
+    era = recent.era
     entry = yield CacheGet(name)
     now: Instant = yield Now()
     if _usable(config, entry, "renew_at", now):
+        until = min(now.wall + config.process_ttl, entry["renew_at"])
+        recent.keep(key, str(entry["token"]), since=now.wall, until=until, era=era)
         return str(entry["token"])
     if not _usable(config, entry, "expires_at", now):
 
@@ -104,14 +114,15 @@ def get_token(config: ClientConfig, want: Wanted, headers: flows.Headers) -> Flo
     return str(entry["token"])
 
 
-def forget_token(config: ClientConfig, want: Wanted, token: str | None = None) -> Flow[None]:
+def forget_token(
+    config: ClientConfig, want: Wanted, token: str | None = None, recent: Recent = NOTHING
+) -> Flow[None]:
     """Drop exactly this token from the cache; if ``token`` is given, unless there is another."""
     name = want.cache_name(config)
-    if token is not None:
-        entry = yield CacheGet(name)
-        if not entry or entry["token"] != token:
-            return
-    yield CacheDelete(name)
+    entry = None if token is None else (yield CacheGet(name))
+    if token is None or (entry and entry["token"] == token):
+        yield CacheDelete(name)
+    recent.end_era()
 
 
 def _usable(config: ClientConfig, entry: Any, until: str, now: Instant) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from django_baikal.protocol.effects import Request, Response
+from django_baikal.protocol.recent import Recent
 from django_baikal.protocol.urls import origin
 from django_baikal.testing import tokens
 from django_baikal.testing.authorization import decide
@@ -155,6 +156,7 @@ class FakeAuthserver:
     def in_memory(self) -> Iterator[FakeAuthserver]:
         """Let every client in this process reach it, sync and async, with no socket."""
         own = origin(self.endpoint)
+        Recent.end_era()  # what the one before has said of tokens is nothing to this one
         before = base.routes.get(own)
         base.routes[own] = InMemoryTransport(self)
         try:
@@ -177,6 +179,7 @@ class FakeAuthserver:
         before, path = self.endpoint, urlsplit(self.endpoint).path
         self._serving = True
         http_fetch = HTTPFetch()
+        Recent.end_era()
         try:
             with serving(self, host, port) as origin:
                 self._state.issuer = origin + path

@@ -1,0 +1,65 @@
+"""What one process has just learned of tokens: used for seconds, without a look into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+#: The most that one client keeps. A token that is not good is never among them.
+SIZE = 4096
+
+
+def token_key(token: str) -> bytes:
+    """Give what a token is known by: nobody finds the token in there."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+class _Entry(NamedTuple):
+    value: Any
+    since: float
+    until: float
+    era: object
+
+
+class Recent:
+    """The entries that were used last, at most ``size``; times are seconds since the epoch.
+
+    An era ends, for all clients of the process, when something is found to be otherwise than it was
+    known to be: what was learned in it, or is just being learned, counts no more.
+    """
+
+    #: Replaced, never changed: so no lock is needed, and none can be held during a fork.
+    era: object = object()
+
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    def get(self, key: Hashable, wall: float) -> Any:
+        """Give what is known by ``key`` at ``wall``, or None."""
+        entry = self._entries.get(key)
+        # A clock that was put back makes nothing last longer.
+        if entry is None or not entry.since <= wall < entry.until or entry.era is not self.era:
+            return None
+        with suppress(KeyError):  # another thread may have dropped it just now
+            self._entries.move_to_end(key)
+        return entry.value
+
+    def keep(self, key: Hashable, value: Any, *, since: float, until: float, era: object) -> None:
+        """Keep what was learned in ``era``, from ``since`` until ``until``."""
+        if since < until and era is self.era:
+            self._entries[key] = _Entry(value, since, until, era)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+    @classmethod
+    def end_era(cls) -> None:
+        """Let nothing count that was known so far."""
+        cls.era = object()
+
+
+#: Keeps nothing.
+NOTHING = Recent(0)
