@@ -374,7 +374,7 @@ def test_the_ca_bundle_is_loaded_once(
             server.wait_until_idle()
         assert server.connections == 3
     # requests would add all public CAs to a context that is to have only ours.
-    context = transport._session.get_adapter(server.url)._context  # type: ignore[attr-defined]
+    context = transport._adapter._context  # type: ignore[attr-defined]
     assert context.cert_store_stats()["x509_ca"] == 1
     transport.close()
 

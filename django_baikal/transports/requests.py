@@ -8,7 +8,9 @@ import socket
 import ssl
 import time
 from email import errors as email_errors
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -164,10 +166,8 @@ class RequestsTransport:
         proxy_context = context
         if config.client_cert and self._environment.proxies:
             proxy_context = tls_context(config, self._environment, client_cert=False)
-        self._session = requests.Session()
-        adapter = _Adapter(context, proxy_context)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._adapter = _Adapter(context, proxy_context)
+        self._tls = {"ssl_context": context, "cert_reqs": context.verify_mode}
         warn_if_unverified(config)
 
     def send(self, request: Request, *, timeout: float) -> Response:
@@ -175,13 +175,17 @@ class RequestsTransport:
 
         Raises ``AuthserverUnavailable``, ``InvalidResponse`` or ``ConfigurationError``.
         """
-        prepared = _prepare(request)
+        url, headers = _wire(request)
         if timeout <= 0:
             raise timed_out(request, timeout)
-        proxy = self._environment.proxy_for(str(prepared.url))
+        proxy = self._environment.proxy_for(url)
         exchange.deadline = time.monotonic() + timeout
         try:
-            return self._send(prepared, proxy, timeout)
+            if proxy is None:
+                raw = self._direct(request, url, headers, timeout)
+            else:
+                raw = self._through(proxy, request, url, headers, timeout)
+            return self._read(raw, url)
         except _FAILURES as error:
             problem = failure(
                 error,
@@ -194,42 +198,67 @@ class RequestsTransport:
             exchange.deadline = None
         raise problem
 
-    def _send(
-        self, prepared: requests.PreparedRequest, proxy: str | None, timeout: float
-    ) -> Response:
-        url = str(prepared.url)
+    def _direct(self, request: Request, url: str, headers: dict[str, str], timeout: float) -> Any:
+        # Not the adapter's send: to take each URL apart four times costs as much as the exchange.
+        scheme, host, port, target = _parts(url)
+        manager = self._adapter.poolmanager
+        pool = manager.connection_from_host(host, port, scheme, pool_kwargs=self._tls)
+        return pool.urlopen(
+            request.method,
+            target,
+            body=request.body,
+            headers=headers,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            retries=self._adapter.max_retries,
+            timeout=timeout,
+        )
+
+    def _through(
+        self, proxy: str, request: Request, url: str, headers: dict[str, str], timeout: float
+    ) -> Any:
+        # Without its own prepare(), which rewrites URL and headers.
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.method, url, request.body
+        prepared.headers = CaseInsensitiveDict(headers)
+        proxies = {"http": proxy, "https": proxy}
         # Not Session.send: it follows redirects, keeps cookies, and asks the environment again.
-        adapter = self._session.get_adapter(url=url)
-        proxies = {"http": proxy, "https": proxy} if proxy else {}
-        answer = adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
+        return self._adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies).raw
+
+    def _read(self, raw: Any, url: str) -> Response:
         try:
-            headers = collect_headers(answer.raw.headers.items(), url)
+            headers = collect_headers(raw.headers.items(), url)
             body = Body(headers, limit=self._limit, url=url)
-            for data in answer.raw.stream(CHUNK, decode_content=False):
+            for data in raw.stream(CHUNK, decode_content=False):
                 body.feed(data)
-            return Response(answer.status_code, headers, body.finish())
+            return Response(raw.status, headers, body.finish())
         finally:
             # Closes the connection, unless the body was read to its end.
-            answer.raw.close()
+            raw.close()
 
     def close(self) -> None:
         """Close idle connections; the transport can still be used."""
-        self._session.close()
+        self._adapter.close()
 
 
-def _prepare(request: Request) -> requests.PreparedRequest:
-    """Make requests' request without its own prepare(), which rewrites URL and headers."""
+def _wire(request: Request) -> tuple[str, dict[str, str]]:
+    """Give URL and headers as they go out, and what keeps urllib3 from adding its own."""
     url, headers = wire(request)
     names = {name.lower() for name in headers}
     for name in ("Accept-Encoding", "User-Agent"):
         if name.lower() not in names:
             headers[name] = SKIP_HEADER
-    prepared = requests.PreparedRequest()
-    prepared.method = request.method
-    prepared.url = url
-    prepared.headers = CaseInsensitiveDict(headers)
-    prepared.body = request.body
-    return prepared
+    return url, headers
+
+
+@lru_cache(maxsize=64)
+def _parts(url: str) -> tuple[str, str, int | None, str]:
+    """Give scheme, host, port and the rest of a URL that ``wire`` has given."""
+    parts = urlsplit(url)
+    target = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
+    return parts.scheme, parts.hostname or "", parts.port, target
 
 
 def tls_context(
