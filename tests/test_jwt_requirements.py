@@ -230,7 +230,7 @@ def test_requirement_18_a_set_without_bounds_is_refused(call, authserver, count)
 def test_requirement_18_a_key_that_was_taken_away_verifies_nothing_any_more(call, authserver):
     """The authserver says in Cache-Control for how long it may be believed."""
     publish(authserver, KEY.public_jwk, headers={"Cache-Control": "max-age=0"})
-    client = client_of(authserver, jwks_ttl=30)
+    client = client_of(authserver, jwks_ttl=30, process_ttl=0)
     token = signed(authserver, exp=int(time.time()) + 3600)
     assert call(client, "authenticate", token)
     publish(authserver, ELLIPTIC.public_jwk)

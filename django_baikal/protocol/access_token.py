@@ -29,7 +29,7 @@ def verify_access_token(config: ClientConfig, token: str) -> Flow[dict[str, Any]
     _check_type(config, decoded)
     now: Instant = yield Now()
     claims = _check_claims(config, decoded.claims, now)
-    verifying = verified_jwt(config, token, allowed=config.jwt_algorithms)
+    verifying = verified_jwt(config, token, allowed=config.jwt_algorithms, decoded=decoded)
     if (yield from at_hand(config)):
         yield from verifying
     else:

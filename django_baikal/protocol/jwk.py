@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django_baikal.exceptions import InvalidSignature
@@ -126,7 +127,13 @@ def verification_key(jwk: Mapping[str, Any], alg: str) -> Any:
     members = public_jwk(jwk)
     if not all(isinstance(value, str) for value in members.values()):
         raise InvalidSignature("The key has a member that is not a string.")
-    fault = None
+    return _parsed(alg, tuple(members.items()))
+
+
+@lru_cache(maxsize=256)
+def _parsed(alg: str, public: tuple[tuple[str, str], ...]) -> Any:
+    """Make a public key of its members, once for all tokens that it verifies."""
+    wanted, members, fault = ALGORITHMS[alg], dict(public), None
     try:
         if wanted.kty == "RSA":
             fault = rsa_fault(*(b64url_to_uint(members[name]) for name in ("n", "e")))

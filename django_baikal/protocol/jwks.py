@@ -67,20 +67,22 @@ def verified_jwt(
     *,
     allowed: Collection[str] = ALGORITHMS,
     announced: str | None = None,
+    decoded: jws.Verified | None = None,
 ) -> Flow[jws.Verified]:
     """Verify a JWT with the authserver's keys (RFC 8725 section 3.1); its claims are not checked.
 
     ``allowed``: the algorithms; ``announced``: the member of the metadata that narrows them, if it
-    is there. Nothing is fetched for a token that no key could verify. Raises InvalidSignature, or
-    AuthserverError if the keys cannot be had.
+    is there; ``decoded``: the token, if it is decoded already. Nothing is fetched for a token that
+    no key could verify. Raises InvalidSignature, or AuthserverError if the keys cannot be had.
     """
-    header = jws.decode(token).header
+    decoded = decoded or jws.decode(token)
+    header = decoded.header
     jws.check_header(header, allowed)
     server = yield from metadata(config, "jwks_uri")
     algorithms = _algorithms(server, announced, allowed)
     jws.check_header(header, algorithms)
     keys = yield from signing_keys(config, server, header.get("kid"))
-    return jws.verify(token, keys, algorithms=algorithms)
+    return jws.verify(token, keys, algorithms=algorithms, decoded=decoded)
 
 
 def _algorithms(

@@ -28,15 +28,13 @@ def _float(text: str) -> float:
     return number
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+
+
 def loads_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object; raise ValueError with a reason that quotes nothing of the data."""
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError:
         wrong = "it is not UTF-8"
     except json.JSONDecodeError:
