@@ -29,6 +29,10 @@ from django_baikal.protocol.urls import split_http_url
 logger = logging.getLogger("django_baikal.views")
 
 RETRY_AFTER = 30
+#: What makes a request a conditional one (RFC 9110 section 13.1).
+_CONDITIONS = frozenset(
+    f"HTTP_IF_{name}" for name in ("MATCH", "NONE_MATCH", "MODIFIED_SINCE", "UNMODIFIED_SINCE")
+)
 
 
 def cache_control(caching: Caching) -> str:
@@ -143,6 +147,8 @@ class PublicDocumentView(View):
         response.headers["Content-Length"] = str(len(body))
         response.headers["Cache-Control"] = kept
         response.headers["ETag"] = etag(body)
+        if _CONDITIONS.isdisjoint(request.META):
+            return response
         answer = get_conditional_response(request, etag(body), response=response)
         return answer or response
 
