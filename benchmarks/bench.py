@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import table
 from environments import CACHE, HERE, NotMeasuredError, about, environment, interpreter, say
 from rows import CONTESTANTS, ROWS
-from table import FLOOR, OURS, Row
+from table import FLOOR, OURS, Row, shown
 
 #: How long a round of a case takes, about, in seconds, and how many rounds there are.
 SECONDS, ROUNDS = 0.3, 9
@@ -65,7 +65,8 @@ class Worker:
 
     def ask(self, **order: Any) -> Any:
         """Give its answer; raises NotMeasuredError."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(order), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
@@ -101,7 +102,8 @@ def authserver() -> Iterator[dict[str, str]]:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
-            assert process.stdin and process.stdout
+            assert process.stdin
+            assert process.stdout
             line = process.stdout.readline()
             if not line:
                 raise NotMeasuredError("The authserver did not start, see its error above.")
@@ -133,7 +135,7 @@ class Bench:
     def problem(self, name: str, error: Exception) -> None:
         """Say it, and go on without."""
         say(str(error))
-        self.problems.append(name)
+        self.problems.append(shown(name))
 
     def run(self, options: argparse.Namespace) -> None:
         """Start everybody, and measure in rounds."""
@@ -181,7 +183,7 @@ def python_of(name: str, options: argparse.Namespace) -> str:
     if options.here and contestant.environment == CONTESTANTS[OURS].environment:
         return sys.executable
     base = interpreter(contestant.python) if contestant.python else sys.executable
-    where = contestant.environment or name
+    where = contestant.environment or name.replace("/", "-")
     return environment(where, contestant.requirements, options.cache.resolve(), base)
 
 
@@ -196,7 +198,7 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     """Read the arguments."""
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
     ids = sorted({row.id.partition("/")[0] for row in ROWS} | {row.id for row in ROWS})
-    peers = [name for name in CONTESTANTS if name not in (FLOOR, OURS)]
+    peers = sorted({shown(name) for name in CONTESTANTS} - {FLOOR, OURS})
     parser.add_argument(
         "--quick", action="store_true", help="at most 3 minutes, once everything is installed"
     )
@@ -233,11 +235,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     options = parsed(arguments)
     chosen = options.only or [row.id for row in ROWS]
     rows = [r for r in ROWS if any(r.id == c or r.id.startswith(f"{c}/") for c in chosen)]
-    peers = options.peer or list(CONTESTANTS)
+    present = {FLOOR, OURS, *(options.peer or map(shown, CONTESTANTS))}
     names = [
         name
         for name in CONTESTANTS
-        if (name in (FLOOR, OURS) or name in peers) and any(name in row.cases for row in rows)
+        if shown(name) in present and any(name in row.cases for row in rows)
     ]
     bench = Bench(rows, names)
     bench.run(options)

@@ -16,8 +16,10 @@ Raw = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]
 class Contestant:
     """Who takes part: its module in `contestants`, and what pip installs for it.
 
-    ``python`` is the one version that it needs ("3.11"), or any. Contestants with the same
-    ``environment`` share one; by default each has its own, under its name.
+    One that needs several processes has several names, "Authlib" and "Authlib/django", of which
+    only what is before the slash is shown. ``python`` is the one version that it needs ("3.11"),
+    or any. Contestants with the same ``environment`` share one, so they must have the same
+    requirements; by default each has its own, under its name.
     """
 
     module: str
@@ -58,8 +60,13 @@ class Figure:
     median: float
 
 
+def shown(name: str) -> str:
+    """Give the name under which a contestant is shown."""
+    return name.partition("/")[0]
+
+
 def figures(row: Row, raw: Raw) -> dict[str, Figure]:
-    """Give what was found for each contestant that ran."""
+    """Give what was found for each contestant that ran, by its shown name."""
 
     def series(name: str, case: str) -> list[float]:
         rounds = raw[name][case]
@@ -74,7 +81,7 @@ def figures(row: Row, raw: Raw) -> dict[str, Figure]:
         if name in row.base:
             values = series(name, row.base[name])
             minimum, median = minimum - min(values), median - statistics.median(values)
-        found[name] = Figure(minimum, median)
+        found[shown(name)] = Figure(minimum, median)
     return found
 
 
@@ -90,7 +97,9 @@ def missed(row: Row, limits: Mapping[str, float], found: Mapping[str, Figure]) -
 
 def limit_text(row: Row, name: str, limit: float) -> str:
     """Show a limit."""
-    return f"{limit:.2g} x {name}" if name else show(limit, row.unit)
+    if not name:
+        return show(limit, row.unit)
+    return f"1/{1 / limit:.3g} x {name}" if limit < 0.1 else f"{limit:.3g} x {name}"
 
 
 def show(value: float, unit: str) -> str:
@@ -108,42 +117,38 @@ def ratio(value: float, to: Figure | None) -> str:
     return f"{value / to.minimum:.3g}" if to and to.minimum > 0 else ""
 
 
+def verdict(row: Row, limits: Mapping[str, float], found: Mapping[str, Figure]) -> str:
+    """Show the limits that can be judged, and whether all are kept."""
+    judged = {name: limit for name, limit in limits.items() if not name or name in found}
+    text = ", ".join(limit_text(row, *limit) for limit in judged.items())
+    return f"{text}: {'missed' if missed(row, limits, found) else 'ok'}" if text else ""
+
+
 def markdown(rows: Iterable[Row], raw: Raw) -> str:
     """Give the table."""
-    heads = ("row", "", "minimum", "median", f"x {FLOOR}", f"x {OURS}", "at most", "near the limit")
-    lines: list[Sequence[str]] = [heads]
+    lines: list[Sequence[str]] = [
+        ("row", "", "minimum", "median", f"x {FLOOR}", f"x {OURS}", "at most", "near the limit")
+    ]
     for row in rows:
         found = figures(row, raw)
         for name, figure in found.items():
-            cells = [
-                row.id,
-                name,
-                show(figure.minimum, row.unit),
-                show(figure.median, row.unit),
-                ratio(figure.minimum, found.get(FLOOR)),
-                ratio(figure.minimum, found.get(OURS)),
-            ]
-            for limits in (row.limits, row.aims):
-                text = ", ".join(limit_text(row, *limit) for limit in limits.items())
-                verdict = "missed" if missed(row, limits, found) else "ok"
-                cells.append(f"{text}: {verdict}" if limits and name == OURS else "")
-            lines.append(cells)
+            limits = (row.limits, row.aims) if name == OURS else ({}, {})
+            lines.append(
+                [
+                    row.id,
+                    name,
+                    show(figure.minimum, row.unit),
+                    show(figure.median, row.unit),
+                    ratio(figure.minimum, found.get(FLOOR)),
+                    ratio(figure.minimum, found.get(OURS)),
+                    *(verdict(row, each, found) for each in limits),
+                ]
+            )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numbers = range(2, 6)
-    shown = [
-        " | ".join(
-            cell.rjust(width) if at in numbers else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    rule = "|".join(
-        "-" * (width + 1) + (":" if at in numbers else "-") for at, width in enumerate(widths)
-    )
-    return (
-        "\n".join(f"| {line} |" for line in shown[:1])
-        + f"\n|{rule}|\n"
-        + "\n".join(f"| {line} |" for line in shown[1:])
+    rule = ["-" * (width - 1) + (":" if 2 <= at < 6 else "-") for at, width in enumerate(widths)]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in [lines[0], rule, *lines[1:]]
     )
 
 
