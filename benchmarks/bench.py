@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,11 +31,16 @@ from table import FLOOR, OURS, Row, shown
 #: How long a round of a case takes, about, in seconds, and how many rounds there are.
 SECONDS, ROUNDS = 0.3, 9
 QUICK_SECONDS, QUICK_ROUNDS = 0.1, 3
+#: No round is begun that would end later than this, in seconds after the environments are there.
+QUICK_END = 150
 #: The most calls of a round.
 MOST = 200_000
-#: Ours must be found where it is installed, settings come from the cases alone, and no proxy is
-#: asked for loopback.
-NOT_FOR_THEM = ("PYTHONHOME", "PYTHONWARNINGS", "DJANGO_SETTINGS_MODULE", "REQUESTS_CA_BUNDLE")
+#: Ours must be found where it is installed, settings and authorities come from the cases alone, and
+#: no proxy is asked for loopback.
+NOT_FOR_THEM = {
+    *("PYTHONHOME", "PYTHONWARNINGS", "DJANGO_SETTINGS_MODULE"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+}
 
 
 def outer_environment(here: bool) -> dict[str, str]:
@@ -54,10 +60,12 @@ class Worker:
 
     def __init__(self, name: str, python: str, setup: dict[str, str]) -> None:
         self.name = name
+        self.log = tempfile.TemporaryFile()  # closed with the worker
         self.process = subprocess.Popen(
             [python, str(HERE / "contestant.py"), CONTESTANTS[name].module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.log,
             text=True,
             env={**outer_environment(python == sys.executable), "BENCH_SETUP": json.dumps(setup)},
         )
@@ -70,21 +78,29 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(order), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "it ended, see its error above"}
+        answer = json.loads(line) if line else {"error": self.last()}
         if "error" in answer:
-            what = order.get("case", "it")
+            what = order.get("case") or order.get("prepare") or "it"
             raise NotMeasuredError(f"{self.name}: {what} could not be run: {answer['error']}")
         return answer
 
+    def last(self) -> str:
+        """Give the last line that it said before it ended."""
+        self.process.wait()
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it ended")
+
     def prepare(self, case: str, n: int | None, seconds: float) -> None:
-        """Find out how many calls a round of this case has."""
+        """Prepare a case, and find out how many calls a round of it has."""
+        self.ask(prepare=case)
         calls = n or 1
-        while True:
+        while not n:
             found = self.ask(case=case, n=calls)
-            if n or found["wall"] >= seconds / 4 or calls >= MOST:
+            calls = int(found["n"] * seconds / found["wall"])
+            if found["wall"] >= seconds / 4 or found["n"] >= MOST:
                 break
-            calls *= 4
-        calls = n or int(found["n"] * seconds / found["wall"])
+            calls = min(calls, 8 * int(found["n"]))
         self.calls[case] = max(1, min(calls, MOST))
 
     def close(self) -> None:
@@ -92,6 +108,7 @@ class Worker:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
+        self.log.close()
 
 
 @contextlib.contextmanager
@@ -129,7 +146,7 @@ class Bench:
         for row in self.rows:
             for each in (row.cases, row.base):
                 if name in each:
-                    cases[each[name]] = row.n
+                    cases[each[name]] = row.n or cases.get(each[name])
         return cases
 
     def problem(self, name: str, error: Exception) -> None:
@@ -145,10 +162,11 @@ class Bench:
                 try:
                     worker = Worker(name, python_of(name, options), setup)
                     stack.callback(worker.close)
-                    self.versions[name] = worker.ask(versions=True)
+                    self.versions.setdefault(shown(name), {}).update(worker.ask(versions=True))
                     workers.append(worker)
                 except NotMeasuredError as error:
                     self.problem(name, error)
+            start = time.monotonic()
             seconds = QUICK_SECONDS if options.quick else SECONDS
             for worker in workers:
                 say(f"{worker.name}: is being prepared")
@@ -160,7 +178,12 @@ class Bench:
             rounds = QUICK_ROUNDS if options.quick else ROUNDS
             for number in range(1, rounds + 1):
                 say(f"round {number} of {rounds}")
+                began = time.monotonic()
                 self.round(workers)
+                now = time.monotonic()
+                if options.quick and now - start + (now - began) > QUICK_END:
+                    say("No more rounds fit into the time.")
+                    break
 
     def round(self, workers: list[Worker]) -> None:
         """Run each case once, contestant after contestant."""

@@ -5,9 +5,9 @@
 ``MODULE`` is in `contestants`, and has ``CASES``, which maps a case's name to a function that
 prepares it and gives what runs it n times, and ``DISTRIBUTIONS``, whose versions are told. Each
 line of standard input is a JSON object, and is answered by a line of standard output:
-``{"cases": true}``, ``{"versions": true}``, or ``{"case": "C2/http", "n": 200}``. The figures are
-those of the n calls: ``cpu`` (user and system time of this process) and ``wall`` in seconds, ``n``,
-and what the case adds. A case is prepared, and run once, when it is first asked for.
+``{"versions": true}``, ``{"prepare": "C2/http"}``, or ``{"case": "C2/http", "n": 200}``. The
+figures are those of the n calls: ``cpu`` (user and system time of this process) and ``wall`` in
+seconds, ``n``, and what the case adds. A case is prepared, and run once, before it is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from contestants.base import Case, Setup
@@ -42,15 +41,12 @@ def main(name: str) -> None:
     prepared: dict[str, Case] = {}
 
     def obey(order: dict[str, Any]) -> Any:
-        if "cases" in order:
-            return list(contestant.CASES)
         if "versions" in order:
             return {name: metadata.version(name) for name in contestant.DISTRIBUTIONS}
-        asked = order["case"]
-        if asked not in prepared:
-            prepared[asked] = contestant.CASES[asked](setup)
-            prepared[asked](1)
-        return figures(prepared[asked], order["n"])
+        if "prepare" in order:
+            case = prepared[order["prepare"]] = contestant.CASES[order["prepare"]](setup)
+            return case(1) or {}
+        return figures(prepared[order["case"]], order["n"])
 
     for line in sys.stdin:
         try:
@@ -64,7 +60,5 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    # Django's settings and the packages are looked for beside this file.
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     os.chdir(json.loads(os.environ["BENCH_SETUP"])["directory"])
     main(sys.argv[1])

@@ -106,7 +106,7 @@ def show(value: float, unit: str) -> str:
     """Show a value with its unit, seconds in a smaller one."""
     if unit != "s":
         return f"{value:.3g} {unit}".rstrip()
-    for factor, name in ((1e-3, "ms"), (1e-6, "us")):
+    for factor, name in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {name}"
     return f"{value / 1e-9:.0f} ns"
@@ -114,14 +114,16 @@ def show(value: float, unit: str) -> str:
 
 def ratio(value: float, to: Figure | None) -> str:
     """Show how many times the other's minimum this is."""
-    return f"{value / to.minimum:.3g}" if to and to.minimum > 0 else ""
+    return f"{value / to.minimum:.3g}" if to and to.minimum > 0 <= value else ""
 
 
 def verdict(row: Row, limits: Mapping[str, float], found: Mapping[str, Figure]) -> str:
     """Show the limits that can be judged, and whether all are kept."""
-    judged = {name: limit for name, limit in limits.items() if not name or name in found}
-    text = ", ".join(limit_text(row, *limit) for limit in judged.items())
-    return f"{text}: {'missed' if missed(row, limits, found) else 'ok'}" if text else ""
+    over = missed(row, limits, found)
+    texts = [
+        limit_text(row, *limit) for limit in limits.items() if not limit[0] or limit[0] in found
+    ]
+    return ", ".join(f"{text}: {'missed' if text in over else 'ok'}" for text in texts)
 
 
 def markdown(rows: Iterable[Row], raw: Raw) -> str:
@@ -131,11 +133,12 @@ def markdown(rows: Iterable[Row], raw: Raw) -> str:
     ]
     for row in rows:
         found = figures(row, raw)
+        about = f"{row.id}: {row.title}"
         for name, figure in found.items():
             limits = (row.limits, row.aims) if name == OURS else ({}, {})
             lines.append(
                 [
-                    row.id,
+                    about,
                     name,
                     show(figure.minimum, row.unit),
                     show(figure.median, row.unit),
@@ -144,6 +147,7 @@ def markdown(rows: Iterable[Row], raw: Raw) -> str:
                     *(verdict(row, each, found) for each in limits),
                 ]
             )
+            about = ""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * (width - 1) + (":" if 2 <= at < 6 else "-") for at, width in enumerate(widths)]
     return "\n".join(

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,3 +51,41 @@ class Setup:
         counted: dict[str, int] = json.load(connection.getresponse())
         connection.close()
         return counted
+
+
+def times(call: Callable[[], object]) -> Case:
+    """Give a case that makes this call again and again."""
+
+    def case(n: int) -> None:
+        for _ in range(n):
+            call()
+
+    return case
+
+
+def connections(setup: Setup, make: Callable[[], Callable[[], object]]) -> Case:
+    """Give a case that tells how many ``connections`` the calls of a new client take."""
+
+    def case(n: int) -> dict[str, float]:
+        call = make()
+        setup.control()
+        times(call)(n)
+        return {"connections": setup.control().get("connections", 0)}
+
+    return case
+
+
+def cold(setup: Setup, make: Callable[[], Callable[[], object]]) -> Case:
+    """Give a case that tells what n threads ask for that call a new client at once."""
+
+    def case(n: int) -> dict[str, float]:
+        call = make()
+        setup.control(delay=0.05)
+        with ThreadPoolExecutor(n) as pool:
+            for done in [pool.submit(call) for _ in range(n)]:
+                done.result()
+        counts = setup.control(delay=0)
+        asked = {"discovery": "/.well-known/openid-configuration", "jwks": "/jwks"}
+        return {name: counts.get(path, 0) for name, path in asked.items()}
+
+    return case
