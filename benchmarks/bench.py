@@ -60,7 +60,7 @@ class Worker:
 
     def __init__(self, name: str, python: str, setup: dict[str, str]) -> None:
         self.name = name
-        self.log = tempfile.TemporaryFile()  # closed with the worker
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self.process = subprocess.Popen(
             [python, str(HERE / "contestant.py"), CONTESTANTS[name].module],
             stdin=subprocess.PIPE,
@@ -220,7 +220,6 @@ class Parser(argparse.ArgumentParser):
 def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     """Read the arguments."""
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
-    ids = sorted({row.id.partition("/")[0] for row in ROWS} | {row.id for row in ROWS})
     peers = sorted({shown(name) for name in CONTESTANTS} - {FLOOR, OURS})
     parser.add_argument(
         "--quick", action="store_true", help="at most 3 minutes, once everything is installed"
@@ -229,8 +228,8 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         "--only",
         action="append",
         metavar="ROW",
-        choices=ids,
-        help="this row, or all that begin with C2, say; may be repeated",
+        default=[],
+        help="a row, or a part of its name, such as C2 or C4/50; may be repeated",
     )
     parser.add_argument(
         "--peer",
@@ -250,14 +249,24 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         default=CACHE,
         help="where the environments are made, and kept (%(default)s)",
     )
-    return parser.parse_args(None if arguments is None else list(arguments))
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    options.rows = [row for row in ROWS if any(named(row, name) for name in options.only or [""])]
+    for name in options.only:
+        if not any(named(row, name) for row in ROWS):
+            ids = ", ".join(dict.fromkeys(row.id.partition("/")[0] for row in ROWS))
+            parser.error(f"argument --only: there is no row {name!r}, but {ids} and their parts.")
+    return options
+
+
+def named(row: Row, name: str) -> bool:
+    """Tell whether the name is this row's, or one for several."""
+    return f"{row.id}/".startswith(f"{name}/" if name else "")
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Measure, print, and give the exit status."""
     options = parsed(arguments)
-    chosen = options.only or [row.id for row in ROWS]
-    rows = [r for r in ROWS if any(r.id == c or r.id.startswith(f"{c}/") for c in chosen)]
+    rows: list[Row] = options.rows
     present = {FLOOR, OURS, *(options.peer or map(shown, CONTESTANTS))}
     names = [
         name

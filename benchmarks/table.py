@@ -120,9 +120,8 @@ def ratio(value: float, to: Figure | None) -> str:
 def verdict(row: Row, limits: Mapping[str, float], found: Mapping[str, Figure]) -> str:
     """Show the limits that can be judged, and whether all are kept."""
     over = missed(row, limits, found)
-    texts = [
-        limit_text(row, *limit) for limit in limits.items() if not limit[0] or limit[0] in found
-    ]
+    judged = {name: limit for name, limit in limits.items() if not name or name in found}
+    texts = [limit_text(row, *limit) for limit in judged.items()]
     return ", ".join(f"{text}: {'missed' if text in over else 'ok'}" for text in texts)
 
 

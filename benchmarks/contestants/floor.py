@@ -63,12 +63,12 @@ def looking_up(n: int) -> None:
 
 def together(at_once: int, setup: Setup, origin: str, body: bytes, sign: bool = False) -> Together:
     """POST many at once, in a session of aiohttp's."""
-    closing: list[Callable[[], Awaitable[object]]] = []
+    session: aiohttp.ClientSession
 
     def make() -> Callable[[], Awaitable[object]]:
+        nonlocal session
         context = ssl.create_default_context(cafile=setup.ca_file)
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
-        closing.append(session.close)
         signature = signing(setup)
         sent = headers(setup)
 
@@ -80,7 +80,10 @@ def together(at_once: int, setup: Setup, origin: str, body: bytes, sign: bool = 
 
         return call
 
-    return Together(at_once, make, lambda: closing[0]())
+    async def close() -> None:
+        await session.close()
+
+    return Together(at_once, make, close)
 
 
 CASES: dict[str, Callable[[Setup], Case]] = {
