@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import plot
 import table
 from environments import CACHE, HERE, NotMeasuredError, about, environment, interpreter, say
 from rows import CONTESTANTS, ROWS
@@ -206,7 +207,7 @@ def python_of(name: str, options: argparse.Namespace) -> str:
     if options.here and contestant.environment == CONTESTANTS[OURS].environment:
         return sys.executable
     base = interpreter(contestant.python) if contestant.python else sys.executable
-    where = contestant.environment or name.replace("/", "-")
+    where = contestant.environment or name.replace("/", "-").replace(" ", "-")
     return environment(where, contestant.requirements, options.cache.resolve(), base)
 
 
@@ -281,6 +282,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(f"{name}: {', '.join(f'{n} {v}' for n, v in versions.items())}.")
     if options.json:
         options.json.write_text(json.dumps(as_data(bench), indent=2), "utf-8")
+    if options.plot:
+        options.plot.write_text(plot.svg(rows, bench.raw, f"Measured on {about()}."), "utf-8")
     short = {row.id: table.missed(row, row.limits, table.figures(row, bench.raw)) for row in rows}
     for row_id, limits in short.items():
         if limits:

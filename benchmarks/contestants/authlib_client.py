@@ -1,4 +1,4 @@
-"""Authlib's sessions on httpx, each made once: https://docs.authlib.org, "OAuth 2 Session".
+"""Authlib's sessions on httpx2 or httpx, made once: https://docs.authlib.org, "OAuth 2 Session".
 
 The key is one of joserfc's, made once: Authlib warns where it is given a key's text.
 """
@@ -18,10 +18,10 @@ from authlib.integrations.httpx_client import (
 )
 from joserfc.jwk import RSAKey
 
-from contestants.base import Case, Setup, connections, times
+from contestants.base import Case, Setup, connections, installed, times
 from contestants.together import Together
 
-DISTRIBUTIONS = ("Authlib", "httpx2", "joserfc")
+DISTRIBUTIONS = installed("Authlib", "httpx2", "httpx", "joserfc")
 
 TOKEN = "x" * 44
 

@@ -8,6 +8,8 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,6 +53,16 @@ class Setup:
         counted: dict[str, int] = json.load(connection.getresponse())
         connection.close()
         return counted
+
+
+def installed(*names: str) -> tuple[str, ...]:
+    """Give those of these distributions that there are."""
+    found = []
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            found.append(name)
+    return tuple(found)
 
 
 def times(call: Callable[[], object]) -> Case:

@@ -6,10 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from importlib import metadata
 
-from contestants.base import Case, Setup
+from contestants.base import Case, Setup, installed
 
 PROGRAM = """
 import json, resource, sys, time
@@ -24,15 +22,6 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 mib = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 print(json.dumps({"cpu": cpu, "mib": mib, "modules": len(sys.modules)}))
 """
-
-
-def installed(*names: str) -> tuple[str, ...]:
-    found = []
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            metadata.version(name)
-            found.append(name)
-    return tuple(found)
 
 
 DISTRIBUTIONS = installed("Django", "django-baikal", "django-oauth-toolkit")
