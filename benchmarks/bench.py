@@ -106,10 +106,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
+        with self.process, self.log:
+            pass
 
 
 @contextlib.contextmanager
@@ -120,13 +118,11 @@ def authserver() -> Iterator[dict[str, str]]:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
-            assert process.stdin
             assert process.stdout
             line = process.stdout.readline()
             if not line:
                 raise NotMeasuredError("The authserver did not start, see its error above.")
             yield json.loads(line)
-            process.stdin.close()
 
 
 class Bench:
@@ -199,6 +195,28 @@ class Bench:
                     self.problem(worker.name, error)
                     del worker.calls[case]
                     self.raw[worker.name].pop(case, None)
+
+    def missed(self) -> dict[str, list[str]]:
+        """Give the targets that ours misses, by row."""
+        found = {
+            row.id: table.missed(row, row.limits, table.figures(row, self.raw)) for row in self.rows
+        }
+        return {row_id: limits for row_id, limits in found.items() if limits}
+
+    def status(self) -> int:
+        """Give the exit status."""
+        if self.missed() or OURS in self.problems:
+            return 1
+        return 2 if self.problems else 0
+
+    def data(self) -> dict[str, Any]:
+        """Give all that was found."""
+        return {
+            "measured": about(),
+            "versions": self.versions,
+            "rows": table.as_data(self.rows, self.raw),
+            "rounds": self.raw,
+        }
 
 
 def python_of(name: str, options: argparse.Namespace) -> str:
@@ -281,24 +299,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
     for name, versions in bench.versions.items():
         print(f"{name}: {', '.join(f'{n} {v}' for n, v in versions.items())}.")
     if options.json:
-        options.json.write_text(json.dumps(as_data(bench), indent=2), "utf-8")
+        options.json.write_text(json.dumps(bench.data(), indent=2), "utf-8")
     if options.plot:
         options.plot.write_text(plot.svg(rows, bench.raw, f"Measured on {about()}."), "utf-8")
-    short = {row.id: table.missed(row, row.limits, table.figures(row, bench.raw)) for row in rows}
-    for row_id, limits in short.items():
-        if limits:
-            say(f"{OURS} misses its target in {row_id}: at most {', '.join(limits)}.")
-    return 1 if any(short.values()) or OURS in bench.problems else 2 if bench.problems else 0
-
-
-def as_data(bench: Bench) -> dict[str, Any]:
-    """Give all that was found."""
-    return {
-        "measured": about(),
-        "versions": bench.versions,
-        "rows": table.as_data(bench.rows, bench.raw),
-        "rounds": bench.raw,
-    }
+    for row_id, limits in bench.missed().items():
+        say(f"{OURS} misses its target in {row_id}: at most {', '.join(limits)}.")
+    return bench.status()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
-from table import FLOOR, OURS, Figure, Raw, Row, figures, show
+from table import FLOOR, OURS, Figure, Raw, Row, figures, ratio, show
 
 #: In pixels: where bars begin, how long the longest is, and how high a line of text is.
 LEFT, WIDTH, LINE = 190, 560, 16
-RIGHT, TOP, GAP = 90, 66, 12
+RIGHT, TOP, GAP = 130, 66, 12
 FILLS = {FLOOR: "#fff", OURS: "#000"}
 OTHERS = "#aaa"
 
@@ -47,7 +47,7 @@ def svg(rows: Iterable[Row], raw: Raw, caption: str) -> str:
             drawn += [
                 text(LEFT - 6, y + 12, name, 'text-anchor="end"'),
                 box(LEFT, y + 2, max(x - LEFT, 1), LINE - 4, f'fill="{fill}" stroke="#000"'),
-                text(x + 5, y + 12, show(figure.minimum, row.unit)),
+                text(x + 5, y + 12, value(figure, row, each)),
             ]
             y += LINE
         y += GAP
@@ -61,19 +61,27 @@ def svg(rows: Iterable[Row], raw: Raw, caption: str) -> str:
     width, height = LEFT + WIDTH + RIGHT, y + LINE + 8
     font = f'width="{width}" height="{height:.0f}" font-family="sans-serif" font-size="12"'
     title = "CPU time per call, the least of all rounds (logarithmic: each line is ten times more)"
+    legend = f"White: the floor. Black: {OURS}. Grey: others (x: to ours). Shorter is better."
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" {font}>',
             f"<title>{escape(title)}</title>",
             box(0, 0, width, height, 'fill="#fff"'),
             text(8, 20, title, 'font-size="15" font-weight="bold"'),
-            text(8, 38, f"White: the floor. Black: {OURS}. Grey: others. Shorter is better."),
+            text(8, 38, legend),
             *grid,
             *drawn,
             text(8, height - 8, caption),
             "</svg>\n",
         ]
     )
+
+
+def value(figure: Figure, row: Row, each: dict[str, Figure]) -> str:
+    """Show what a bar stands for, and how many times ours it is."""
+    shown = show(figure.minimum, row.unit)
+    ours = each.get(OURS)
+    return shown if ours in (None, figure) else f"{shown} (x {ratio(figure.minimum, ours)})"
 
 
 def bars(row: Row, raw: Raw) -> dict[str, Figure]:
