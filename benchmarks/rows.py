@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from environments import HERE
+from rows_django import DJANGO, DJANGO_CONTESTANTS, DJANGO_ROWS
 from table import FLOOR, OURS, Contestant, Row
 
 SDK, RO2C, AUTHLIB, SESSION = "baikal-sdk", "requests-oauth2client", "Authlib", "requests.Session"
@@ -14,7 +14,6 @@ ON_HTTPX = "Authlib on httpx"
 DOT = "django-oauth-toolkit"
 KEYS, LOADING, DOT_LOADING = f"{OURS}/keys", f"{OURS}/loading", f"{DOT}/loading"
 
-DJANGO = "Django>=6.1,<6.2" if sys.version_info >= (3, 12) else "Django>=5.2,<6"
 _OURS = ("-e", f"{HERE.parent}[rest-framework,aiohttp]", DJANGO)
 
 CONTESTANTS = {
@@ -28,6 +27,7 @@ CONTESTANTS = {
     AUTHLIB: Contestant("authlib_client", ("Authlib>=1.9,<2", "httpx2")),
     ON_HTTPX: Contestant("authlib_client", ("Authlib>=1.9,<2", "httpx>=0.28,<1")),
     DOT_LOADING: Contestant("loading", (DJANGO, DOT)),
+    **DJANGO_CONTESTANTS,
 }
 
 
@@ -168,4 +168,4 @@ CLIENT_ROWS = (
     ),
 )
 
-ROWS = CLIENT_ROWS
+ROWS = (*CLIENT_ROWS, *DJANGO_ROWS)
