@@ -31,9 +31,9 @@ from table import FLOOR, OURS, Row, shown
 
 #: How long a round of a case takes, about, in seconds, and how many rounds there are.
 SECONDS, ROUNDS = 0.3, 9
-QUICK_SECONDS, QUICK_ROUNDS = 0.1, 3
+QUICK_SECONDS, QUICK_ROUNDS = 0.05, 3
 #: No round is begun that would end later than this, in seconds after the environments are there.
-QUICK_END = 150
+QUICK_END = 160
 #: The most calls of a round.
 MOST = 200_000
 #: Ours must be found where it is installed, settings and authorities come from the cases alone, and
