@@ -269,7 +269,8 @@ def attach(request: Any, principal: Any) -> None:
     inner = getattr(request, "_request", request)
     inner._dont_enforce_csrf_checks = True
     # SessionMiddleware would take the cookie, with no session to it, for that of a logout.
-    inner.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+    if "HTTP_COOKIE" in inner.META or "COOKIES" in vars(inner):
+        inner.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
     if hasattr(inner, "session") and not isinstance(inner.session, _NoSession):
         inner.session = _NoSession()
 

@@ -91,9 +91,9 @@ def environment(alias: str, prefix: object = None) -> dict[str, str]:
 
 
 def origins(alias: str) -> tuple[Any, ...]:
-    """Give what ``merged`` would be made from now: as long as this is equal, so is that.
+    """Give what ``merged`` is made from now: as long as this is equal, so is that.
 
-    It is quick, for every request asks. Where that cannot be told from it, it differs from itself.
+    It is quick, for every request asks. Not of what ``is_settled`` denies.
     """
     try:
         found = getattr(settings, "BAIKAL", None)
@@ -101,18 +101,17 @@ def origins(alias: str) -> tuple[Any, ...]:
         found = None
     names, own = (tuple(found), found.get(alias)) if isinstance(found, dict) else (None, found)
     prefix = _env_prefix(alias, own.get("ENV_PREFIX") if isinstance(own, dict) else None)
-    variables = _encoded(prefix)
-    if _RAW is None:  # pragma: no cover: it is there so far
-        return (object(),)
-    values = tuple(map(_RAW.get, variables))
-    for value in values:
-        if value and value[:1] in ("$", b"$"):  # it may be the name of another variable
-            return (object(),)
-    return names, own, values, prefix is not None and _version(values[-1])
+    values = tuple(map(_RAW.get, _encoded(prefix)))
+    return values, names, own, prefix is not None and _version(values[-1])
+
+
+def is_settled(origins: tuple[Any, ...]) -> bool:
+    """Tell whether ``origins`` says it all: "$NAME" is the value of another variable."""
+    return not any(value and value[:1] in ("$", b"$") for value in origins[0])
 
 
 #: What os.environ keeps inside: not public, and ten times as fast for what is not there.
-_RAW: Any = getattr(os.environ, "_data", None)
+_RAW: Any = vars(os.environ)["_data"]
 
 
 @lru_cache(maxsize=64)

@@ -16,9 +16,9 @@ from django_baikal.exceptions import ConfigurationError
 
 
 class _Made(NamedTuple):
-    """A client, and what it was made from: as it is kept, and read."""
+    """A client, and what it was made from: as it is kept (None: ask each time), and as read."""
 
-    origins: tuple[Any, ...]
+    origins: tuple[Any, ...] | None
     settings: dict[str, Any]
     client: OpenIDClient
 
@@ -57,7 +57,8 @@ class ClientHandler:
                 found, client = made.settings, made.client
             else:
                 found, client = copy.deepcopy(now), OpenIDClient.of(conf.client_config(alias))
-            made = self._clients[alias] = _Made(copy.deepcopy(origins), found, client)
+            kept = copy.deepcopy(origins) if conf.is_settled(origins) else None
+            made = self._clients[alias] = _Made(kept, found, client)
         return made
 
     def __getattr__(self, alias: str) -> OpenIDClient:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import copy
 import os
 import pickle
@@ -140,6 +141,27 @@ def test_a_change_of_the_environment_alone_is_seen(baikal, monkeypatch):
     assert clients["default"].config.issuer == "https://me.example.com/"
     monkeypatch.delenv("BAIKAL_ISSUER")
     assert clients["default"].config == before.config
+
+
+def test_a_change_of_a_variable_that_another_one_names_is_seen(baikal, monkeypatch):
+    del baikal["default"]["CLIENT_ID"]
+    monkeypatch.setenv("BAIKAL_CLIENT_ID", "$OTHER_ID")
+    for client_id in ("one", "two"):
+        monkeypatch.setenv("OTHER_ID", client_id)
+        assert clients["default"].config.client_id == client_id
+    assert clients["default"] is clients["default"]
+
+
+def test_a_file_of_key_encryption_keys_that_is_written_anew_is_seen(baikal, monkeypatch, tmp_path):
+    backend = "django_baikal.keys.database.DatabaseKeyStore"
+    baikal["default"]["KEYS"] = {"BACKEND": backend}
+    monkeypatch.setenv("BAIKAL_KEY_ENCRYPTION_KEYS_FILE", str(tmp_path / "keys"))
+    first, second = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
+    for text in (first, f"{second}\n{first}"):
+        (tmp_path / "keys").write_text(text)
+        options = clients["default"].config.keys["OPTIONS"]
+        assert list(options["ENCRYPTION_KEYS"]) == text.split()
+        assert clients["default"] is clients["default"]
 
 
 def test_a_key_added_to_a_nested_list_is_seen(baikal):
