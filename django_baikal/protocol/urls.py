@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
@@ -14,6 +15,11 @@ def split_http_url(url: object) -> SplitResult:
     """Split an absolute http(s) URL, or raise ValueError with what is wrong with it."""
     if not isinstance(url, str) or not url:
         raise ValueError("it is not a URL")
+    return _split(url)
+
+
+@lru_cache(maxsize=128)
+def _split(url: str) -> SplitResult:
     if _FORBIDDEN.search(url):
         raise ValueError("it has a character that a URL must not have")
     try:
@@ -30,6 +36,7 @@ def split_http_url(url: object) -> SplitResult:
     return parts
 
 
+@lru_cache(maxsize=128)
 def origin(url: str) -> str:
     """Give ``scheme://host[:port]`` of an http(s) URL, in lower case, without a default port."""
     parts = split_http_url(url)
@@ -39,6 +46,7 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
+@lru_cache(maxsize=128)
 def is_loopback(url: str) -> bool:
     """Tell whether the URL's host is this machine, by name or address."""
     host = urlsplit(url).hostname or ""
