@@ -293,9 +293,17 @@ def test_the_authserver_counts_calls_and_connections(setup: Any) -> None:
 
 
 def test_the_authserver_is_told_which_tokens_are_bad(setup: Any) -> None:
+    def told(token: str) -> tuple[int, str | None]:
+        with closing(http.client.HTTPConnection(urlsplit(setup["http"]).netloc)) as connection:
+            connection.request("GET", "/userinfo", headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            return answer.status, answer.headers["WWW-Authenticate"]
+
     asked(setup["http"], "/_control", json.dumps({"inactive": ["bad"]}))
     assert asked(setup["http"], "/introspect", "token=good")["active"] is True
     assert asked(setup["http"], "/introspect", "token=bad") == {"active": False}
+    assert told("good") == (200, None)
+    assert told("bad") == (401, 'Bearer error="invalid_token"')
     asked(setup["http"], "/_control", json.dumps({"inactive": []}))
     assert asked(setup["http"], "/introspect", "token=bad")["active"] is True
 
