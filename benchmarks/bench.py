@@ -98,8 +98,10 @@ class Worker:
         calls = n or 1
         while not n:
             found = self.ask(case=case, n=calls)
-            calls = int(found["n"] * seconds / found["wall"])
-            if found["wall"] >= seconds / 4 or found["n"] >= MOST:
+            # Where others have the processor, time on the clock says little.
+            took = min(found["wall"], 4 * found["busy"])
+            calls = int(found["n"] * seconds / took)
+            if took >= seconds / 4 or found["n"] >= MOST:
                 break
             calls = min(calls, 8 * int(found["n"]))
         self.calls[case] = max(1, min(calls, MOST))
@@ -293,7 +295,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         if shown(name) in present and any(name in row.cases for row in rows)
     ]
     bench = Bench(rows, names)
-    bench.run(options)
+    try:
+        bench.run(options)
+    except NotMeasuredError as error:
+        say(str(error))
+        return 1
     print(table.markdown(rows, bench.raw))
     print(f"\nMeasured on {about()}.")
     for name, versions in bench.versions.items():
