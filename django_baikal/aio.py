@@ -107,7 +107,10 @@ class BaseClient:
         return known(self.config, self._runtime.recent, token, time.time())
 
     def _kept(self, key: Hashable) -> str | None:
-        token: str | None = self._runtime.recent.get(key, time.time())
+        try:
+            token: str | None = self._runtime.recent.get(key, time.time())
+        except TypeError:  # an argument that cannot be hashed, and may be wrong
+            return None
         return token
 
     def __copy__(self) -> Self:
@@ -376,12 +379,9 @@ def token_key(
         scopes = tuple(scopes)
     if isinstance(purposes, list):
         purposes = tuple(purposes)
-    key = scopes, purposes, sub, authorization_id, acr
-    try:
-        hash(key)
-    except TypeError:
+    if identifier is not None:
         return object()
-    return object() if identifier is not None else key
+    return scopes, purposes, sub, authorization_id, acr
 
 
 def wanted(

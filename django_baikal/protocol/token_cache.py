@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +86,8 @@ def get_token(
     now: Instant = yield Now()
     if _usable(config, entry, "renew_at", now):
         until = min(now.wall + config.process_ttl, entry["renew_at"])
-        recent.keep(key, str(entry["token"]), since=now.wall, until=until, era=era)
+        with suppress(TypeError):  # it cannot be hashed
+            recent.keep(key, str(entry["token"]), since=now.wall, until=until, era=era)
         return str(entry["token"])
     if not _usable(config, entry, "expires_at", now):
 
