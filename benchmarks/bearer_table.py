@@ -10,13 +10,9 @@ django-baikal misses its target; 2 if another package could not be measured, whi
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
-import platform
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -24,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import authserver
+from environments import CACHE, HERE, NotMeasuredError, about, environment, run, say
 
-HERE = Path(__file__).resolve().parent
 OURS = "django-baikal"
 Facts = dict[str, Any]
 
@@ -49,10 +45,6 @@ COMMON = (
     "djangorestframework>=3.16.1,<4",
     "requests",
 )
-
-
-class NotMeasuredError(Exception):
-    """A package could not be measured; says why, in a sentence."""
 
 
 # -- the rows -------------------------------------------------------------------------------------
@@ -224,41 +216,6 @@ ROWS = (
 # -- measuring ------------------------------------------------------------------------------------
 
 
-def say(text: str) -> None:
-    """Show progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def run(command: list[str], **options: Any) -> str:
-    """Run a command, give what it prints; raise NotMeasuredError with its last line."""
-    options = {"stdout": subprocess.PIPE, "text": True, **options}
-    done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **options)
-    if done.returncode:
-        last = ((done.stderr or done.stdout or "").strip() or "it said nothing").splitlines()[-1]
-        raise NotMeasuredError(last)
-    return done.stdout
-
-
-def environment(name: str, cache: Path) -> str:
-    """Give the interpreter of an environment where the package is installed, made if need be."""
-    place = cache / f"{name}-py{sys.version_info[0]}{sys.version_info[1]}"
-    python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
-    wanted = "\n".join([*PROJECTS[name].requirements, *COMMON])
-    stamp = place / "installed.txt"
-    if stamp.is_file() and stamp.read_text("utf-8") == wanted:
-        return python
-    say(f"{name}: is being installed into {place}")
-    shutil.rmtree(place, ignore_errors=True)
-    try:
-        run([sys.executable, "-m", "venv", str(place)], stderr=subprocess.PIPE)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, *wanted.splitlines()], stderr=subprocess.PIPE)
-    except NotMeasuredError as error:
-        raise NotMeasuredError(f"{name} could not be installed, and is left out: {error}") from None
-    stamp.write_text(wanted, "utf-8")
-    return python
-
-
 def measure(name: str, python: str) -> Facts:
     """Measure one package, with an authserver and a database of its own."""
     with authserver.running() as origin, tempfile.TemporaryDirectory() as directory:
@@ -282,14 +239,6 @@ def judged(facts: Facts) -> dict[str, bool]:
 
 
 # -- the output -----------------------------------------------------------------------------------
-
-
-def about() -> str:
-    """Say when and on what this is measured."""
-    today = dt.datetime.now(tz=dt.UTC).date()
-    return (
-        f"{today}, Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} CPUs"
-    )
 
 
 def markdown(found: dict[str, Facts]) -> str:
@@ -337,7 +286,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--cache",
         type=Path,
-        default=HERE.parent / ".tox" / "benchmarks",
+        default=CACHE,
         help="where the environments are made, and kept (%(default)s)",
     )
     options = parser.parse_args(None if arguments is None else list(arguments))
@@ -346,7 +295,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     for name in options.only or PROJECTS:
         try:
             own = options.here and name == OURS
-            python = sys.executable if own else environment(name, options.cache.resolve())
+            wanted = (*PROJECTS[name].requirements, *COMMON)
+            cache = options.cache.resolve()
+            python = sys.executable if own else environment(name, wanted, cache)
             found[name] = measure(name, python)
         except NotMeasuredError as error:
             say(str(error))

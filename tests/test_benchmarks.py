@@ -28,7 +28,8 @@ def script() -> Any:
         import bearer_table
 
         yield bearer_table
-        del sys.modules["bearer_table"], sys.modules["authserver"]
+        for name in ("bearer_table", "authserver", "environments"):
+            del sys.modules[name]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
