@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -324,7 +325,9 @@ def together(number: int, call: Callable[[], object]) -> Case:
 
 
 def processes(size: int) -> Prepared:
-    """Processes on one machine that share a Redis, forked as gunicorn does it."""
+    """Processes on one machine that share a Redis, forked as gunicorn does it with preload_app."""
+    for module in ("django_baikal.transports.requests", "django_baikal.keys.sealing", "redis"):
+        import_module(module)
     names, calls = [f"{TOLD['prefix']}-{size}-{number}" for number in range(10)], 200
     settings.BAIKAL = {"default": {**ENTRY, "AUTHSERVER_ENDPOINT": TOLD["http"]}}
     # A hundred on a few CPUs may have to wait for long.
@@ -336,7 +339,9 @@ def processes(size: int) -> Prepared:
         if not (pid := os.fork()):
             os.close(gate[1])
             os.read(gate[0], 1)  # until the parent closes its end
-            # Each begins with another token.
+            # Each begins with another token, and a little later than the one before: a hundred that
+            # wait for one answer leave a few CPUs no time for anything else.
+            time.sleep(number / 50)
             own = names[number % 10 :] + names[: number % 10]
             os.write(results[1], json.dumps(at_work(own, calls)).encode() + b"\n")
             os._exit(0)

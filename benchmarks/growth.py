@@ -18,9 +18,10 @@ machine's.
   and again, and one after the other, which no small memory helps with.
 - ``threads``: of one process; how long they wait for each other is not in the CPU time, except for
   what the waiting itself costs. One thousand that call at once is more than a server should have.
-- ``processes``: forked on this machine, as gunicorn does it, over one Redis and one authserver;
-  with the requests that they send to the authserver, all together. Not 1 000: more than a hundred
-  at work on a few CPUs measure the scheduler, and what they share is asked as often by a hundred.
+- ``processes``: forked on this machine, as gunicorn does it with preload_app, over one Redis and one
+  authserver, with the requests that they send to that, all together. Each begins a fiftieth of a
+  second after the one before. Not 1 000: so many at work on a few CPUs measure the scheduler, and
+  what all share is asked no more often than by a hundred.
 - ``aliases``: entries of ``BAIKAL``, each used.
 - ``scopes``: of one token, and of a view that asks for one of them.
 
