@@ -25,33 +25,19 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from django_baikal import conf
-from django_baikal.doctor import FAILED, PASSED, SKIPPED, Finding, examine
 from django_baikal.exceptions import BaikalError, ConfigurationError, LostRace
-from django_baikal.keys.export import public_pem
-from django_baikal.keys.operations import Keeper, Outcome, keepers
-from django_baikal.keys.overview import (
-    GOOD,
-    MISSING,
-    NOT_A_ROW,
-    TAMPERED,
-    Overviews,
-    Seal,
-    Told,
-    overviews,
-    told,
-)
-from django_baikal.keys.rotation import ACTIVE, PENDING, RETIRED, RETIRING, REVOKED
 from django_baikal.models import SigningKey
-from django_baikal.protocol.jwk import public_jwk
 
+# django.setup() loads this module, in every process; what a page needs is loaded with the page.
 if TYPE_CHECKING:
+    from django_baikal.doctor import Finding
+    from django_baikal.keys.operations import Keeper, Outcome
+    from django_baikal.keys.overview import Overviews, Seal
+
     _ModelAdmin = admin.ModelAdmin[SigningKey]
 else:
     _ModelAdmin = admin.ModelAdmin
 
-#: A shape for each state, for whoever sees no colours.
-_SHAPES = {PENDING: "○", ACTIVE: "●", RETIRING: "◐", RETIRED: "◌", REVOKED: "✕"}
 #: How long the page of the doctor may take, in seconds; servers end a request after 30 or so.
 EXAMINE_WITHIN = 20
 _TEMPLATES = "admin/django_baikal/signingkey"
@@ -174,6 +160,8 @@ class SigningKeyAdmin(_ModelAdmin):
 
     def overviews(self, request: HttpRequest) -> Overviews:
         """Read every ring, once in a request; raise Tampered, or an Error of ``django.db``."""
+        from django_baikal.keys.overview import overviews
+
         found: Overviews | None = getattr(request, "_baikal_overviews", None)
         if found is None:
             found = overviews(self.get_queryset(request))
@@ -181,6 +169,8 @@ class SigningKeyAdmin(_ModelAdmin):
         return found
 
     def _with_told(self, request: HttpRequest, row: Any) -> Any:
+        from django_baikal.keys.overview import Told
+
         row.overview = overview = self.overviews(request).rings.get(row.ring)
         row.told = overview.of(row) if overview else Told()
         row.times = overview.times(row) if overview else {}
@@ -327,6 +317,8 @@ class SigningKeyAdmin(_ModelAdmin):
 
     def doctor_view(self, request: HttpRequest) -> HttpResponse:
         """Examine each alias as ``baikal_doctor`` does, when the button is pressed."""
+        from django_baikal.doctor import FAILED, PASSED, SKIPPED
+
         if not self.has_view_permission(request):
             raise PermissionDenied
         examined: list[tuple[str, list[Finding]]] = []
@@ -358,6 +350,8 @@ class SigningKeyAdmin(_ModelAdmin):
         operation: Callable[[Keeper], Outcome],
     ) -> Outcome | None:
         """Do it to a ring, and tell what came of it; None if nothing did."""
+        from django_baikal.keys.operations import keepers
+
         if not self.may(request, verb):
             raise PermissionDenied
         try:
@@ -409,11 +403,14 @@ class SigningKeyAdmin(_ModelAdmin):
 
     @admin.display(description="state")
     def state(self, row: Any) -> SafeString:
-        """Show the state as a word and a shape."""
+        """Show the state as a word and a shape, for whoever sees no colours."""
+        from django_baikal.keys.rotation import ACTIVE, PENDING, RETIRED, RETIRING, REVOKED
+
+        shapes = {PENDING: "○", ACTIVE: "●", RETIRING: "◐", RETIRED: "◌", REVOKED: "✕"}
         return format_html(
             '<span class="baikal-state baikal-{}"><span aria-hidden="true">{}</span> {}</span>',
             row.told.state,
-            _SHAPES.get(row.told.state, "?"),
+            shapes.get(row.told.state, "?"),
             row.told.state,
         )
 
@@ -431,6 +428,8 @@ class SigningKeyAdmin(_ModelAdmin):
     @admin.display(description="seal")
     def at_rest(self, row: Any) -> SafeString:
         """Show whether the row is as it was written, and under which key-encryption key."""
+        from django_baikal.keys.overview import GOOD, MISSING, TAMPERED
+
         seal: Seal = row.told.seal
         words = {GOOD: "✓ good", MISSING: "✕ key missing", TAMPERED: "✕ TAMPERED WITH"}
         key = ""
@@ -494,10 +493,15 @@ class SigningKeyAdmin(_ModelAdmin):
     @admin.display(description="PEM")
     def pem(self, row: SigningKey) -> SafeString | str:
         """Show the public key as SPKI in PEM."""
+        from django_baikal.keys.export import public_pem
+
         return _copyable("The public key as PEM", lambda: public_pem(_published(row), row.alg))
 
 
 def _examined(deadline: float) -> list[tuple[str, list[Finding]]]:
+    from django_baikal import conf
+    from django_baikal.doctor import examine
+
     return [
         (alias, [*examine(alias, seconds=max(deadline - time.monotonic(), 0))])
         for alias in conf.aliases()
@@ -505,10 +509,14 @@ def _examined(deadline: float) -> list[tuple[str, list[Finding]]]:
 
 
 def _published(row: SigningKey) -> dict[str, Any]:
+    from django_baikal.protocol.jwk import public_jwk
+
     return public_jwk({**row.jwk, "kid": row.kid, "use": "sig", "alg": row.alg})
 
 
 def _copyable(name: str, make: Callable[[], str]) -> SafeString | str:
+    from django_baikal.keys.overview import NOT_A_ROW
+
     try:
         text = make()
     except (BaikalError, KeyError, *NOT_A_ROW):
@@ -518,6 +526,8 @@ def _copyable(name: str, make: Callable[[], str]) -> SafeString | str:
 
 
 def _moment(value: Any) -> str:
+    from django_baikal.keys.overview import told
+
     return told(value) if isinstance(value, datetime) else "-"
 
 
@@ -528,10 +538,10 @@ def _sentence(error: Exception) -> str:
 
 
 def _made(row: SigningKey) -> str:
-    return f"Made; it signs from {told(row.activates_at)}."
+    return f"Made; it signs from {_moment(row.activates_at)}."
 
 
 def _changed(row: SigningKey) -> str:
     if row.revoked_at is not None:
         return f"Revoked: {row.revoke_reason}"
-    return f"Promoted; it signs from {told(row.activates_at)}."
+    return f"Promoted; it signs from {_moment(row.activates_at)}."

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.core import checks
 
-from django_baikal import conf
 from django_baikal.exceptions import (
     ConfigurationError,
     KeyStoreError,
@@ -16,12 +15,12 @@ from django_baikal.exceptions import (
     StoreUnavailable,
     Tampered,
 )
-from django_baikal.keys.base import KeyMaterial, KeyStore
-from django_baikal.performers import key_stores
-from django_baikal.protocol.config import ClientConfig
 
+# django.setup() loads this module, in every process; what the checks need is loaded when they run.
 if TYPE_CHECKING:
+    from django_baikal.keys.base import KeyMaterial, KeyStore
     from django_baikal.keys.database import DatabaseKeyStore
+    from django_baikal.protocol.config import ClientConfig
 
 #: Each check's id, and what it says; the reference of the checks is tested against this.
 IDS = {
@@ -275,6 +274,8 @@ def _resolver_problem(path: str) -> str:
 
 def _rings() -> Iterator[tuple[str, DatabaseKeyStore]]:
     """Give the store of each alias that keeps its keys in the database."""
+    from django_baikal.performers import key_stores
+
     for config, _ in _entries():
         if config is None or not config.keys:
             continue
@@ -287,6 +288,9 @@ def _rings() -> Iterator[tuple[str, DatabaseKeyStore]]:
 
 def _entries() -> Iterator[tuple[ClientConfig | None, list[checks.CheckMessage]]]:
     """Give the configuration of each alias, or None and what is wrong with it."""
+    from django_baikal import conf
+    from django_baikal.protocol.config import ClientConfig
+
     try:
         found = conf.entries()
         # A project may have the app for its urls or commands alone, and no client at all.
@@ -312,6 +316,8 @@ def _entries() -> Iterator[tuple[ClientConfig | None, list[checks.CheckMessage]]
 
 
 def _keys(config: ClientConfig | None) -> Iterator[checks.CheckMessage]:
+    from django_baikal.performers import key_stores
+
     if config is None:
         return
     try:

@@ -422,27 +422,6 @@ def test_an_optional_token_may_be_missing_and_not_be_wrong(name: str, asgi: bool
         assert (found.status, found.body["authenticated"]) == (200, True)
 
 
-@both_servers
-@every_door
-def test_a_bad_token_that_is_repeated_is_asked_about_once(name: str, asgi: bool) -> None:
-    door = DOORS[name]
-    with standing([*door.middleware]) as server:
-        assert [knock(door.url("any"), "Bearer nope", asgi=asgi).status for _ in range(10)] == (
-            [401] * 10
-        )
-        assert introspections(server) == 1
-
-
-@both_servers
-@every_door
-def test_a_good_token_that_is_repeated_is_asked_about_once(name: str, asgi: bool) -> None:
-    door = DOORS[name]
-    with standing([*door.middleware]) as server:
-        header = good(server)
-        assert [knock(door.url("any"), header, asgi=asgi).status for _ in range(10)] == [200] * 10
-        assert introspections(server) == 1
-
-
 # -- the backend ------------------------------------------------------------------------------
 
 

@@ -10,15 +10,12 @@ pytest.importorskip("rest_framework", reason="djangorestframework is not install
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.db import connection
 from django.http import Http404
 from django.test import Client, RequestFactory, override_settings
-from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from doors_stage import (
     AUTHENTICATION,
     CSRF,
-    OURS,
     SESSION,
     introspections,
     knock,
@@ -599,18 +596,7 @@ def test_the_auth_of_another_class_is_no_token() -> None:
         assert (answer.status, answer.told) == (403, {})
 
 
-# -- what it costs, and what a test may force -------------------------------------------------
-
-
-@pytest.mark.django_db
-def test_a_token_costs_no_query_and_one_question() -> None:
-    with standing([OURS], ROOT_URLCONF=made(required_scopes="read")) as server:
-        header = bearer(server)
-        with CaptureQueriesContext(connection) as queries:
-            for _ in range(3):
-                assert knock("/", header).status == 200
-        assert len(queries) == 0
-        assert introspections(server) == 1
+# -- what a request knows, and what a test may force -------------------------------------------
 
 
 def test_the_request_knows_the_principal_inside_and_outside() -> None:

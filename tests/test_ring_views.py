@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from django.test import Client, override_settings
 from django.utils import timezone
 from material import ec_key, pem
@@ -74,45 +73,6 @@ def test_a_hot_ring_costs_no_query(django_assert_num_queries):
         token = clients["default"]._runtime.sign({"sub": "me"})
         assert jws.decode(token).header["kid"] == kids(first)[0]
         jws.verify(token, first.json()["keys"], algorithms=["ES256"])
-
-
-@pytest.fixture
-def parses(monkeypatch) -> list[str]:
-    """Collect each call of the library that parses a private key."""
-    seen: list[str] = []
-
-    def counted(name: str, original: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            seen.append(name)
-            return original(*args, **kwargs)
-
-        return call
-
-    for name in ("load_der_private_key", "load_pem_private_key", "load_ssh_private_key"):
-        monkeypatch.setattr(serialization, name, counted(name, getattr(serialization, name)))
-    return seen
-
-
-def test_the_first_hit_parses_no_private_key(parses, django_assert_num_queries):
-    with ring() as keeper:
-        keeper.rotate()
-        with django_assert_num_queries(1):
-            first = Client().get(JWKS)
-    assert len(kids(first)) == 2
-    assert parses == []
-
-
-def test_signing_asks_and_parses_nothing_after_the_first_time(parses, django_assert_num_queries):
-    with ring() as keeper:
-        keeper.rotate()
-        runtime = clients["default"]._runtime
-        with django_assert_num_queries(1):
-            runtime.sign({"sub": "me"})
-        assert parses == ["load_der_private_key"]
-        with django_assert_num_queries(0):
-            for _ in range(50):
-                runtime.sign({"sub": "me"})
-    assert parses == ["load_der_private_key"]
 
 
 def test_nobody_keeps_a_set_long_after_a_key_leaves_it():

@@ -8,9 +8,6 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from django_baikal.handler import clients
-from django_baikal.protocol.bearer import identity
-
 
 class ExternalIdentityManager(models.Manager["ExternalIdentity"]):
     """Links users."""
@@ -21,6 +18,9 @@ class ExternalIdentityManager(models.Manager["ExternalIdentity"]):
         Nothing is changed if it is done already. Raises ValueError if that subject is somebody
         else's, or none.
         """
+        from django_baikal.handler import clients
+        from django_baikal.protocol.bearer import identity
+
         given: Any = subject
         if not isinstance(given, str) or not given:
             raise ValueError("The subject must be a string that is not empty.")
