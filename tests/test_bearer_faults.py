@@ -24,6 +24,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 from loopback import Connection, reply, running
 from stage import both_ways
+from timing import Clock
 from world import SERVER, config
 
 from django_baikal import OpenIDClient, clients
@@ -65,19 +66,6 @@ def authserver() -> Iterator[FakeAuthserver]:
         override_settings(BAIKAL={"default": server.settings(**PATIENT)}),
     ):
         yield server
-
-
-class Clock:
-    """Moves the clocks of this process forward."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.passed = 0.0
-        for name in ("time", "monotonic"):
-            real = getattr(time, name)
-            monkeypatch.setattr(time, name, lambda real=real: real() + self.passed)
-
-    def pass_time(self, seconds: float) -> None:
-        self.passed += seconds
 
 
 @pytest.fixture
