@@ -15,6 +15,7 @@ import requests
 from conftest import ROOT
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from loopback import free_port
 
 from django_baikal.keys.generate import generate_key
 from django_baikal.testing import FakeAuthserver
@@ -291,8 +292,7 @@ def test_without_settings_there_is_a_demo_client(
 def test_a_client_that_signs_is_verified_with_the_keys_that_the_project_publishes(
     run: Callable[..., Running], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        issuer = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    issuer = f"http://127.0.0.1:{free_port()}"
     (tmp_path / "signing.py").write_text(
         "INSTALLED_APPS = ['django_baikal']\n"
         f"BAIKAL = {{'default': {{'CLIENT_ID': 'me', 'ISSUER': '{issuer}/'}}}}\n",

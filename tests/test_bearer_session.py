@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pytest
 import requests
 from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
-from loopback import Connection, Server, proxying, reply, running
+from loopback import Connection, Server, free_port, proxying, reply, running
 from requests.adapters import BaseAdapter, HTTPAdapter
 from stage import both_ways, counted, pem, publishing
 
@@ -924,9 +923,7 @@ def test_an_error_of_the_api_tells_no_token(authserver: Any, handler: Any) -> No
     with running(handler or failing) as api:
         url = api.url
         if handler is None:
-            with socket.socket() as nobody:
-                nobody.bind(("127.0.0.1", 0))
-                url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+            url = f"http://127.0.0.1:{free_port()}"
         with client.session("read", origin=url) as session:
             with pytest.raises(requests.RequestException) as caught:
                 session.get(f"{url}/a", headers={"Mine": "1"})

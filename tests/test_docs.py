@@ -55,6 +55,7 @@ from django.core.management import call_command, load_command_class
 from django.dispatch import Signal
 from django.test import Client, override_settings
 from django.utils import timezone
+from loopback import free_port
 from ring_stage import meanwhile
 
 import django_baikal
@@ -777,9 +778,7 @@ class Tutorial:
 
 
 def free_ports(number: int) -> list[str]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [str(sock.getsockname()[1]) for sock in held]
+    return [str(free_port()) for _ in range(number)]
 
 
 def reachable(port: int) -> bool:

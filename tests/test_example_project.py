@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import runpy
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
 from example import steps, telling, views
 from example.serving import serving
-from loopback import Connection, Server, reply
+from loopback import Connection, Server, free_port, reply
 
 from django_baikal.keys.generate import generate_key, private_pem
 from django_baikal.testing import FakeAuthserver
@@ -302,8 +301,7 @@ def test_a_run_that_goes_on_is_shown_as_far_as_it_has_come(world: World) -> None
 def test_an_authserver_that_is_down_is_told_in_a_sentence(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    endpoint = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("BAIKAL_AUTHSERVER_ENDPOINT", endpoint)
     page = world.press()
     assert "stopped at step 2" in page
