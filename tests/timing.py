@@ -29,13 +29,17 @@ def not_held_up() -> Iterator[None]:
 
 
 class Clock:
-    """Moves the clocks of this process forward."""
+    """Moves the clocks of this process forward; if ``stopped``, nothing else does."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stopped: bool = False) -> None:
         self.passed = 0.0
         for name in ("time", "monotonic"):
             real = getattr(time, name)
-            monkeypatch.setattr(time, name, lambda real=real: real() + self.passed)
+            if stopped:
+                now = real()
+                monkeypatch.setattr(time, name, lambda now=now: now + self.passed)
+            else:
+                monkeypatch.setattr(time, name, lambda real=real: real() + self.passed)
 
     def pass_time(self, seconds: float) -> None:
         self.passed += seconds
