@@ -221,7 +221,7 @@ def test_a_request_without_a_timeout_has_the_clients(authserver: Any) -> None:
 def test_an_api_that_hangs_is_not_waited_for(authserver: Any) -> None:
     with running(lambda connection: connection.hang() if connection.request() else None) as api:
         client = OpenIDClient(timeout=2)
-        client.get_token("read")
+        client.get_token("read", timeout=60)
         with client.session("read", origin=api.url) as session, pytest.raises(requests.Timeout):
             session.get(api.url)
         api.stopping.set()
@@ -808,7 +808,7 @@ def test_a_refusal_without_an_end_is_not_read_to_it(authserver: Any) -> None:
     with running(endless) as api:
         with clients["default"].session("read", origin=api.url) as session:
             assert session.get(api.url, stream=True).text == "fine"
-        api.wait_until_idle(60)
+        api.wait_until_idle()
         assert api.connections == 2
     assert sent[0] < 64 << 20
 
@@ -834,7 +834,7 @@ def test_an_authserver_that_fails_meanwhile_is_said_as_that(authserver: Any, api
             pytest.raises(AuthserverUnavailable) as caught,
         ):
             session.get(api.url, stream=True)
-        api.server.wait_until_idle(60)  # the refusal was closed, and not by its last reference
+        api.server.wait_until_idle()  # the refusal was closed, and not by its last reference
         assert caught.value.status == 503
         assert session.get(api.url).ok
     assert len(api.requests) == 2
