@@ -571,7 +571,7 @@ def test_a_netrc_is_never_read(
 
 
 def sent_plainly(api: Api) -> bytes:
-    requests.get(api.url, timeout=30)
+    requests.get(api.url, timeout=60)
     return api.requests[0]
 
 
@@ -584,7 +584,7 @@ def test_plain_http_on_this_machine_goes_through_no_proxy(
         monkeypatch.setenv(name, proxy.url)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    requests.get(api.url, timeout=30)
+    requests.get(api.url, timeout=60)
     assert len(proxy.requests) == 1  # so that one would be used
     with clients["default"].session("read", origin=api.url) as session:
         session.get(api.url)
