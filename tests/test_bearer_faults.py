@@ -272,6 +272,7 @@ def test_fault_06_an_open_breaker_answers_without_waiting(call, authserver, monk
     monkeypatch.setattr(breaker, "FAILURES", 2)
     # Half of it has to be left for the question, or the timeout does not count.
     client = OpenIDClient(introspection_timeout=2)
+    call(client, "authorize", redirect_uri="https://me.example/")  # gets the metadata
     authserver.fail("introspection", hang=True)
     for number in range(2):
         assert outcome(call, client, f"token-{number}") == "timeout"

@@ -717,7 +717,7 @@ class Tutorial:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
@@ -761,7 +761,7 @@ class Tutorial:
         self.wait(seen)
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not ready():
             assert time.monotonic() < until, [path.read_text() for _, path in self.running]
             time.sleep(0.05)
