@@ -197,7 +197,7 @@ def test_fault_03_four_processes_of_25_threads_on_redis_ask_once(
             ]
             for process in processes:
                 process.start()
-            outcomes = [each for _ in processes for each in found.get(timeout=90)]
+            outcomes = [each for _ in processes for each in found.get(timeout=240)]
             for process in processes:
                 process.join(60)
                 process.close()
@@ -315,7 +315,7 @@ def test_fault_22_a_hundred_callers_respect_retry_after(at_once, status, authser
     client = OpenIDClient()
     client.authenticate(authserver.issue_token(sub="anna"))
     fault = authserver.fail(
-        "introspection", status=status, headers={"Retry-After": "30"}, delay=0.5
+        "introspection", status=status, headers={"Retry-After": "60"}, delay=0.5
     )
     # Who has begun waits for the same answer; who comes too late finds the breaker open.
     first = at_once(client, ["one"] * 100)
@@ -330,8 +330,8 @@ def test_fault_22_a_hundred_callers_respect_retry_after(at_once, status, authser
     with pytest.raises(AuthserverError) as caught:
         client.authenticate("another")
     assert caught.value.retry_after is not None
-    assert 0 < caught.value.retry_after <= 15
-    clock.pass_time(15)
+    assert 0 < caught.value.retry_after <= 45
+    clock.pass_time(45)
     authserver.recover()
     assert by_threads(client, [authserver.issue_token(sub="bert")]) == ["good"]
 
