@@ -140,18 +140,19 @@ class Traffic:
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(2)]
 
     def _run(self, number: int) -> None:
-        with requests.Session() as session:
-            while not self._stopping.wait(self.pause):
-                number += 1
-                try:
-                    answer = session.get(self.urls[number % len(self.urls)], timeout=30)
-                except requests.RequestException as error:
-                    self.failures.append(repr(error))
-                    continue
-                if answer.status_code == 200:
-                    self.ok += 1
-                else:
-                    self.failures.append(answer.text[:300])
+        while not self._stopping.wait(self.pause):
+            number += 1
+            try:
+                # On a new connection: gunicorn ends one that was idle for 2 s, and it may do so
+                # just when a machine that is loaded comes to the next request.
+                answer = requests.get(self.urls[number % len(self.urls)], timeout=120)
+            except requests.RequestException as error:
+                self.failures.append(repr(error))
+                continue
+            if answer.status_code == 200:
+                self.ok += 1
+            else:
+                self.failures.append(answer.text[:300])
 
     def __enter__(self) -> Traffic:
         for thread in self._threads:

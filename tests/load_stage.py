@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from loopback import free_port
 
 import django_baikal
 from django_baikal.testing import FakeAuthserver
@@ -69,18 +69,6 @@ def until(condition: Callable[[], Any], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"It took too long until {what}."
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """Give a port that no outgoing connection is given: nobody else takes it in an outage."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 class Site:

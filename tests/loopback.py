@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from timing import PATIENCE, until
+
 Handler = Callable[["Connection"], None]
 
 
@@ -58,7 +60,7 @@ class Connection:
 
     def hang(self) -> None:
         """Send nothing until the other side gives up or the server stops."""
-        self.server.stopping.wait(10)
+        self.server.stopping.wait(2 * PATIENCE)
 
 
 class Server:
@@ -104,7 +106,7 @@ class Server:
         try:
             if self._tls is not None:
                 self.open.discard(sock)
-                sock.settimeout(10)
+                sock.settimeout(PATIENCE)
                 sock = self._tls.wrap_socket(sock, server_side=True)
                 sock.settimeout(None)
                 self.open.add(sock)
@@ -112,28 +114,25 @@ class Server:
         except (OSError, ValueError):
             pass
         finally:
-            self.open.discard(sock)
             sock.close()
             plain.close()
+            self.open.discard(sock)
 
-    def wait_until_idle(self, seconds: float = 5) -> None:
-        """Wait until no client is connected; fail after ``seconds``."""
-        end = time.monotonic() + seconds
-        while self.open:
-            assert time.monotonic() < end, f"{len(self.open)} connections are still open"
-            time.sleep(0.01)
+    def wait_until_idle(self) -> None:
+        """Wait until no client is connected."""
+        until(lambda: not self.open, "no connection is open any more")
 
     def stop(self) -> None:
         self.stopping.set()
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        self._accepting.join(5)
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+        self._accepting.join(PATIENCE)
         self._listener.close()
         for sock in list(self.open):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -146,6 +145,22 @@ def running(
         yield server
     finally:
         server.stop()
+
+
+_reserved: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on, and that nobody else is given from now on.
+
+    It stays bound here. A server that sets SO_REUSEADDR, as all do, can listen on it even so.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    _reserved.append(sock)
+    port: int = sock.getsockname()[1]
+    return port
 
 
 def answering(answer: bytes = reply(), *, close: bool = False) -> Handler:
@@ -173,7 +188,7 @@ def proxying(authorization: list[str] | None = None) -> Handler:
         line = raw.split(b"\r\n", 1)[0]
         port = re.search(rb":(\d+)", line.replace(b"http:", b"").replace(b"CONNECT", b""))
         assert port
-        with socket.create_connection(("127.0.0.1", int(port[1])), 5) as upstream:
+        with socket.create_connection(("127.0.0.1", int(port[1])), PATIENCE) as upstream:
             if line.startswith(b"CONNECT"):
                 connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             else:
@@ -181,7 +196,7 @@ def proxying(authorization: list[str] | None = None) -> Handler:
             back = threading.Thread(target=_pump, args=(upstream, connection.sock))
             back.start()
             _pump(connection.sock, upstream)
-            back.join(5)
+            back.join(PATIENCE)
 
     return handle
 

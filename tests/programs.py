@@ -58,9 +58,9 @@ def running(
             yield Program(found[1], said)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             if reader.ident is not None:
-                reader.join(20)
+                reader.join(60)
 
 
 def npm_packages() -> Path:

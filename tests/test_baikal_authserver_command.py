@@ -15,6 +15,8 @@ import requests
 from conftest import ROOT
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from loopback import free_port
+from timing import PATIENCE
 
 from django_baikal.keys.generate import generate_key
 from django_baikal.testing import FakeAuthserver
@@ -58,7 +60,7 @@ class Running:
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
 
@@ -83,7 +85,9 @@ def test_it_serves_until_a_signal_and_exits_with_0(
 ) -> None:
     command = run()
     with requests.Session() as session:
-        metadata = session.get(f"{command.endpoint}/.well-known/openid-configuration", timeout=5)
+        metadata = session.get(
+            f"{command.endpoint}/.well-known/openid-configuration", timeout=PATIENCE
+        )
         assert metadata.json()["issuer"] == command.endpoint
         # The connection stays open: it must not keep the command from ending.
         code, out, err = command.stop(number)
@@ -96,7 +100,7 @@ def test_the_client_is_the_one_of_the_settings_and_its_secret_is_not_shown(
 ) -> None:
     command = run()
     url, auth = f"{command.endpoint}/token", ("client", "secret")
-    assert requests.post(url, CREDENTIALS, auth=auth, timeout=5).status_code == 200
+    assert requests.post(url, CREDENTIALS, auth=auth, timeout=PATIENCE).status_code == 200
     assert "'CLIENT_ID': 'client'" in command.banner
     assert "'secret'" not in command.banner
     assert "BAIKAL_CLIENT_SECRET=secret" not in command.banner
@@ -135,12 +139,12 @@ def test_each_request_is_a_line_without_secrets_or_phone_numbers(
 ) -> None:
     command = run()
     url, auth = f"{command.endpoint}/token", ("client", "secret")
-    token = requests.post(url, CREDENTIALS, auth=auth, timeout=5).json()["access_token"]
-    requests.post(f"{command.endpoint}/introspect", {"token": token}, auth=auth, timeout=5)
-    requests.post(url, CREDENTIALS, auth=("client", "wrong-one"), timeout=5)
+    token = requests.post(url, CREDENTIALS, auth=auth, timeout=PATIENCE).json()["access_token"]
+    requests.post(f"{command.endpoint}/introspect", {"token": token}, auth=auth, timeout=PATIENCE)
+    requests.post(url, CREDENTIALS, auth=("client", "wrong-one"), timeout=PATIENCE)
     form = {"grant_type": "x:jwt-bearer\n12:00:00 tel:+34600000001", "assertion": "a.b.c"}
-    requests.post(url, form, auth=auth, timeout=5)
-    requests.get(f"{command.endpoint}/+34600000001", timeout=5)
+    requests.post(url, form, auth=auth, timeout=PATIENCE)
+    requests.get(f"{command.endpoint}/+34600000001", timeout=PATIENCE)
     code, out, err = command.stop()
     assert (code, err) == (0, "")
     lines = [line for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\d  ", line)]
@@ -164,7 +168,7 @@ def test_each_request_is_a_line_without_secrets_or_phone_numbers(
 
 def test_quiet_prints_no_line_for_a_request(run: Callable[..., Running]) -> None:
     command = run("--port", "0", "--quiet")
-    requests.get(f"{command.endpoint}/jwks", timeout=5)
+    requests.get(f"{command.endpoint}/jwks", timeout=PATIENCE)
     _, out, _ = command.stop()
     assert "jwks" not in out
 
@@ -173,7 +177,7 @@ def test_the_token_format_and_leniency_can_be_chosen(run: Callable[..., Running]
     client = ("--client-id", "me", "--client-secret", "a+b")
     command = run("--port", "0", "--lenient", "--token-format", "jwt", *client)
     url = f"{command.endpoint}/token"
-    token = requests.post(url, CREDENTIALS, auth=("me", "a+b"), timeout=5).json()
+    token = requests.post(url, CREDENTIALS, auth=("me", "a+b"), timeout=PATIENCE).json()
     assert token["access_token"].count(".") == 2
 
 
@@ -182,9 +186,9 @@ def test_it_goes_on_when_nobody_reads_its_lines(run: Callable[..., Running]) -> 
     assert command.process.stdout is not None
     command.process.stdout.close()
     for _ in range(3):
-        assert requests.get(f"{command.endpoint}/jwks", timeout=5).status_code == 200
+        assert requests.get(f"{command.endpoint}/jwks", timeout=PATIENCE).status_code == 200
     command.process.send_signal(signal.SIGTERM)
-    assert command.process.wait(20) in (0, 120)  # 120: Python could not flush its output
+    assert command.process.wait(PATIENCE) in (0, 120)  # 120: Python could not flush its output
     command.process.stdout = None
 
 
@@ -194,8 +198,15 @@ def test_a_signal_that_another_thread_receives_ends_it_too(command: str, tmp_pat
     program = f"""
         import os, signal, sys, threading, time
         from django.core.management import execute_from_command_line
+        def waits(frame):
+            # The main thread waits for the signal, in the command itself.
+            while frame and frame.f_code is not threading.Event.wait.__code__:
+                frame = frame.f_back
+            return frame and frame.f_back.f_code.co_filename.endswith({command + ".py"!r})
         def signals():
-            time.sleep(4)
+            main = threading.main_thread().ident
+            while not waits(sys._current_frames()[main]):
+                time.sleep(0.05)
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         threading.Thread(target=signals, daemon=True).start()
         execute_from_command_line(["manage.py", {command!r}, "--port", "0"])
@@ -210,7 +221,7 @@ def test_a_signal_that_another_thread_receives_ends_it_too(command: str, tmp_pat
         env={**ENVIRONMENT, **project},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=4 * PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -284,15 +295,14 @@ def test_without_settings_there_is_a_demo_client(
     assert "'CLIENT_SECRET': 'demo-secret'" in command.banner
     assert "'ISSUER': 'http://127.0.0.1:8000'" in command.banner
     url, auth = f"{command.endpoint}/token", ("demo-client", "demo-secret")
-    assert requests.post(url, CREDENTIALS, auth=auth, timeout=5).status_code == 200
+    assert requests.post(url, CREDENTIALS, auth=auth, timeout=PATIENCE).status_code == 200
     assert command.stop()[0] == 0
 
 
 def test_a_client_that_signs_is_verified_with_the_keys_that_the_project_publishes(
     run: Callable[..., Running], tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        issuer = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    issuer = f"http://127.0.0.1:{free_port()}"
     (tmp_path / "signing.py").write_text(
         "INSTALLED_APPS = ['django_baikal']\n"
         f"BAIKAL = {{'default': {{'CLIENT_ID': 'me', 'ISSUER': '{issuer}/'}}}}\n",
@@ -308,6 +318,6 @@ def test_a_client_that_signs_is_verified_with_the_keys_that_the_project_publishe
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": assertion,
     }
-    answer = requests.post(f"{command.endpoint}/token", form, timeout=10)
+    answer = requests.post(f"{command.endpoint}/token", form, timeout=PATIENCE)
     assert answer.status_code == 401
     assert f"GET {issuer}/.well-known/jwks.json failed" in answer.json()["error_description"]

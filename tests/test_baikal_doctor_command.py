@@ -6,10 +6,8 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ from django.core.management import call_command, load_command_class
 from django.test import override_settings
 from doctor_stage import SECRET, Patient, well
 from keys_stage import TESTS, Project, refused
+from loopback import free_port
+from timing import until
 
 from django_baikal.doctor import NAMES
 from django_baikal.testing import FakeAuthserver
@@ -228,13 +228,6 @@ def project(path: Path, authserver: FakeAuthserver, **entry: Any) -> Project:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
-
-
 @pytest.mark.programs
 def test_a_project_with_a_real_site_is_well_and_then_the_site_is_stopped(tmp_path: Path) -> None:
     clients = {"doctors-client": SECRET}
@@ -254,6 +247,21 @@ def test_a_project_with_a_real_site_is_well_and_then_the_site_is_stopped(tmp_pat
         assert SECRET not in out
 
 
+# What runs in the background of a shell is given a SIGINT that is ignored, and hands it on.
+INTERRUPTIBLE = """
+import signal
+from django.core.management import execute_from_command_line
+signal.signal(signal.SIGINT, signal.default_int_handler)
+execute_from_command_line(["manage.py", "baikal_doctor"])
+"""
+
+
+def waits(process: subprocess.Popen[str]) -> bool:
+    """Tell whether it sleeps; a signal from before wakes nobody who falls asleep."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(") ")[2].startswith("S")
+
+
 def test_it_can_be_interrupted(tmp_path: Path) -> None:
     with FakeAuthserver().serve() as authserver:
         there = project(tmp_path, authserver, TIMEOUT=600)
@@ -261,7 +269,7 @@ def test_it_can_be_interrupted(tmp_path: Path) -> None:
         with (
             fault,
             subprocess.Popen(
-                [sys.executable, "-m", "django", "baikal_doctor"],
+                [sys.executable, "-c", INTERRUPTIBLE],
                 cwd=TESTS,
                 env={**os.environ, **there.environment},
                 stdout=subprocess.PIPE,
@@ -271,11 +279,8 @@ def test_it_can_be_interrupted(tmp_path: Path) -> None:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             ) as process,
         ):
-            end = time.monotonic() + 120
-            while not fault.hits:
-                assert process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            until(lambda: fault.hits or process.poll() is not None, "it asks the authserver")
+            until(lambda: waits(process), "it waits for the answer")
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=120)
     assert process.returncode == NOT_EXAMINED

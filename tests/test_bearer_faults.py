@@ -22,8 +22,9 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
-from loopback import Connection, reply, running
+from loopback import Connection, free_port, reply, running
 from stage import both_ways
+from timing import Clock, not_held_up
 from world import SERVER, config
 
 from django_baikal import OpenIDClient, clients
@@ -65,19 +66,6 @@ def authserver() -> Iterator[FakeAuthserver]:
         override_settings(BAIKAL={"default": server.settings(**PATIENT)}),
     ):
         yield server
-
-
-class Clock:
-    """Moves the clocks of this process forward."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.passed = 0.0
-        for name in ("time", "monotonic"):
-            real = getattr(time, name)
-            monkeypatch.setattr(time, name, lambda real=real: real() + self.passed)
-
-    def pass_time(self, seconds: float) -> None:
-        self.passed += seconds
 
 
 @pytest.fixture
@@ -209,7 +197,7 @@ def test_fault_03_four_processes_of_25_threads_on_redis_ask_once(
             ]
             for process in processes:
                 process.start()
-            outcomes = [each for _ in processes for each in found.get(timeout=90)]
+            outcomes = [each for _ in processes for each in found.get(timeout=240)]
             for process in processes:
                 process.join(60)
                 process.close()
@@ -250,29 +238,30 @@ def test_fault_05_when_an_answer_is_too_old_one_asks_and_all_are_served(at_once,
 
 
 @both_ways
-def test_fault_06_known_tokens_work_while_the_authserver_is_down(call, clock):
-    server = FakeAuthserver(access_token_lifetime=100)
-    with server.serve():
-        port = int(server.endpoint.rpartition(":")[2])
+def test_fault_06_known_tokens_work_while_the_authserver_is_down(call, clock, monkeypatch):
+    monkeypatch.setattr(breaker, "REST", 3600)
+    server = FakeAuthserver(access_token_lifetime=7200)
+    port = free_port()
+    with server.serve(port):
         client = OpenIDClient(
             server.endpoint,
             "test-client",
             "test-secret",
             introspection_timeout=30,
-            introspection_ttl=600,
+            introspection_ttl=86400,
         )
-        known, new = server.issue_token(sub="anna"), server.issue_token(sub="bert", lifetime=900)
+        known, new = server.issue_token(sub="anna"), server.issue_token(sub="bert", lifetime=86400)
         assert outcome(call, client, known) == "good"
     for _ in range(5):
         assert outcome(call, client, new) == "connection_failed"
         assert outcome(call, client, known) == "good"
     assert outcome(call, client, new) == "circuit_open"
-    clock.pass_time(50)
+    clock.pass_time(3600)
     assert outcome(call, client, known) == "good"
-    clock.pass_time(50)
+    clock.pass_time(3600)
     assert outcome(call, client, known) not in ("good", "inactive_token"), "never past exp"
     with server.serve(port):
-        clock.pass_time(5)
+        clock.pass_time(3600)
         assert outcome(call, client, new) == "good", "by itself"
         assert outcome(call, client, known) == "inactive_token"
 
@@ -283,6 +272,7 @@ def test_fault_06_an_open_breaker_answers_without_waiting(call, authserver, monk
     monkeypatch.setattr(breaker, "FAILURES", 2)
     # Half of it has to be left for the question, or the timeout does not count.
     client = OpenIDClient(introspection_timeout=2)
+    call(client, "authorize", redirect_uri="https://me.example/")  # gets the metadata
     authserver.fail("introspection", hang=True)
     for number in range(2):
         assert outcome(call, client, f"token-{number}") == "timeout"
@@ -325,7 +315,7 @@ def test_fault_22_a_hundred_callers_respect_retry_after(at_once, status, authser
     client = OpenIDClient()
     client.authenticate(authserver.issue_token(sub="anna"))
     fault = authserver.fail(
-        "introspection", status=status, headers={"Retry-After": "30"}, delay=0.5
+        "introspection", status=status, headers={"Retry-After": "60"}, delay=0.5
     )
     # Who has begun waits for the same answer; who comes too late finds the breaker open.
     first = at_once(client, ["one"] * 100)
@@ -340,8 +330,8 @@ def test_fault_22_a_hundred_callers_respect_retry_after(at_once, status, authser
     with pytest.raises(AuthserverError) as caught:
         client.authenticate("another")
     assert caught.value.retry_after is not None
-    assert 0 < caught.value.retry_after <= 15
-    clock.pass_time(15)
+    assert 0 < caught.value.retry_after <= 45
+    clock.pass_time(45)
     authserver.recover()
     assert by_threads(client, [authserver.issue_token(sub="bert")]) == ["good"]
 
@@ -587,13 +577,13 @@ def test_fault_16_a_flood_of_bad_tokens_leaves_nothing_behind(scale):
 def test_fault_16_a_bad_token_a_hundred_times_in_ten_seconds_is_asked_about_once(
     call, authserver, clock
 ):
-    client = OpenIDClient()
+    client, begun = OpenIDClient(), time.monotonic()
     for _ in range(100):
         assert outcome(call, client, "bad-token") == "inactive_token"
         clock.pass_time(0.09)
     assert clock.passed < 10
     # The real time that this took may be more than the rest of the ten seconds.
-    assert asked(authserver) <= 2
+    assert asked(authserver) <= 1 + (time.monotonic() - begun) // 10
 
 
 # -- F18: revoked ------------------------------------------------------------------------------
@@ -698,15 +688,14 @@ def test_fault_19_who_waits_for_a_slow_drip_is_free_after_the_timeout(at_once, w
         assert by_threads(first, ["known"]) == ["good"]
         script.where = where
         client = OpenIDClient(*values, introspection_timeout=2)
-        start = time.monotonic()
         tokens = [f"token-{number}" for number in range(16)]
-        waiting = pool.submit(at_once, client, tokens)
-        served = 0
-        while not waiting.done():
-            # All that wait hold up nobody who is known.
-            assert by_threads(client, ["known"]) == ["good"]
-            served += 1
-        assert time.monotonic() - start < 20
+        with not_held_up():
+            waiting = pool.submit(at_once, client, tokens)
+            served = 0
+            while not waiting.done():
+                # All that wait hold up nobody who is known.
+                assert by_threads(client, ["known"]) == ["good"]
+                served += 1
         assert served
         assert set(waiting.result()) <= {"timeout", "circuit_open"}
         first._runtime.process.transport.close()
@@ -778,12 +767,11 @@ def test_fault_20_what_is_long_does_not_take_long(name):
     largest = 1_000_000 if work is read else 100_000
 
     def took(text: str) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         work(text)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
-    # What is quadratic fails with the smaller one; the others take far less than this where the
-    # machine is not busy.
+    # What is quadratic fails with the smaller one; the others are far less work than this.
     for text in (made(largest // 20), made(largest)):
         assert any(took(text) < 0.5 for _ in range(3)), name
 

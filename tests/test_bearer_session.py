@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pytest
 import requests
 from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
-from loopback import Connection, Server, proxying, reply, running
+from loopback import Connection, Server, free_port, proxying, reply, running
 from requests.adapters import BaseAdapter, HTTPAdapter
 from stage import both_ways, counted, pem, publishing
 
@@ -222,7 +221,7 @@ def test_a_request_without_a_timeout_has_the_clients(authserver: Any) -> None:
 def test_an_api_that_hangs_is_not_waited_for(authserver: Any) -> None:
     with running(lambda connection: connection.hang() if connection.request() else None) as api:
         client = OpenIDClient(timeout=2)
-        client.get_token("read")
+        client.get_token("read", timeout=60)
         with client.session("read", origin=api.url) as session, pytest.raises(requests.Timeout):
             session.get(api.url)
         api.stopping.set()
@@ -572,7 +571,7 @@ def test_a_netrc_is_never_read(
 
 
 def sent_plainly(api: Api) -> bytes:
-    requests.get(api.url, timeout=30)
+    requests.get(api.url, timeout=60)
     return api.requests[0]
 
 
@@ -585,7 +584,7 @@ def test_plain_http_on_this_machine_goes_through_no_proxy(
         monkeypatch.setenv(name, proxy.url)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    requests.get(api.url, timeout=30)
+    requests.get(api.url, timeout=60)
     assert len(proxy.requests) == 1  # so that one would be used
     with clients["default"].session("read", origin=api.url) as session:
         session.get(api.url)
@@ -809,7 +808,7 @@ def test_a_refusal_without_an_end_is_not_read_to_it(authserver: Any) -> None:
     with running(endless) as api:
         with clients["default"].session("read", origin=api.url) as session:
             assert session.get(api.url, stream=True).text == "fine"
-        api.wait_until_idle(60)
+        api.wait_until_idle()
         assert api.connections == 2
     assert sent[0] < 64 << 20
 
@@ -835,7 +834,7 @@ def test_an_authserver_that_fails_meanwhile_is_said_as_that(authserver: Any, api
             pytest.raises(AuthserverUnavailable) as caught,
         ):
             session.get(api.url, stream=True)
-        api.server.wait_until_idle(60)  # the refusal was closed, and not by its last reference
+        api.server.wait_until_idle()  # the refusal was closed, and not by its last reference
         assert caught.value.status == 503
         assert session.get(api.url).ok
     assert len(api.requests) == 2
@@ -924,9 +923,7 @@ def test_an_error_of_the_api_tells_no_token(authserver: Any, handler: Any) -> No
     with running(handler or failing) as api:
         url = api.url
         if handler is None:
-            with socket.socket() as nobody:
-                nobody.bind(("127.0.0.1", 0))
-                url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+            url = f"http://127.0.0.1:{free_port()}"
         with client.session("read", origin=url) as session:
             with pytest.raises(requests.RequestException) as caught:
                 session.get(f"{url}/a", headers={"Mine": "1"})

@@ -88,7 +88,9 @@ class Asking:
 @contextmanager
 def asking(redis: Server, authserver: FakeAuthserver, **tokens: str) -> Iterator[Asking]:
     location = f"redis://127.0.0.1:{redis.port}/0"
-    given = json.dumps([location, authserver.settings(), tokens])
+    given = json.dumps(
+        [location, authserver.settings(TIMEOUT=60, INTROSPECTION_TIMEOUT=60), tokens]
+    )
     root = str(Path(django_baikal.__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": root}
     environment.pop("DJANGO_SETTINGS_MODULE", None)

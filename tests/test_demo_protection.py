@@ -27,11 +27,11 @@ class World:
 
     def press(self, **fields: str) -> requests.Response:
         with requests.Session() as session:
-            form = session.get(self.url, timeout=5).text
+            form = session.get(self.url, timeout=60).text
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form)
             assert token
             fields["csrfmiddlewaretoken"] = token[1]
-            return session.post(f"{self.url}call", fields, timeout=30)
+            return session.post(f"{self.url}call", fields, timeout=60)
 
     def shown(self, kind: str) -> str:
         """Press a button, and give the text of what the page tells of the call."""
@@ -137,7 +137,7 @@ def test_a_call_that_cannot_be_made_is_told_in_a_sentence(world: World) -> None:
 def test_there_is_no_other_button(world: World) -> None:
     answer = world.press(call="launch")
     assert (answer.status_code, answer.text) == (400, "There is no such button.")
-    assert requests.post(f"{world.url}call", {"call": "none"}, timeout=5).status_code == 403
+    assert requests.post(f"{world.url}call", {"call": "none"}, timeout=60).status_code == 403
 
 
 def test_an_authserver_of_another_process_has_no_switch(settings: Any) -> None:

@@ -55,6 +55,7 @@ from django.core.management import call_command, load_command_class
 from django.dispatch import Signal
 from django.test import Client, override_settings
 from django.utils import timezone
+from loopback import free_port
 from ring_stage import meanwhile
 
 import django_baikal
@@ -716,7 +717,7 @@ class Tutorial:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
@@ -760,7 +761,7 @@ class Tutorial:
         self.wait(seen)
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not ready():
             assert time.monotonic() < until, [path.read_text() for _, path in self.running]
             time.sleep(0.05)
@@ -777,9 +778,7 @@ class Tutorial:
 
 
 def free_ports(number: int) -> list[str]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [str(sock.getsockname()[1]) for sock in held]
+    return [str(free_port()) for _ in range(number)]
 
 
 def reachable(port: int) -> bool:

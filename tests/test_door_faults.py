@@ -8,8 +8,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import programs
 import pytest
 import requests
 from stage import counted
+from timing import PATIENCE, until
 
 import django_baikal
 from django_baikal.testing import FakeAuthserver
@@ -33,7 +32,7 @@ needs_aiohttp = pytest.mark.skipif(
 
 
 def environment(server: FakeAuthserver, **more: str) -> dict[str, str]:
-    entry = server.settings(INTROSPECTION_TIMEOUT=30, TIMEOUT=30)
+    entry = server.settings(INTROSPECTION_TIMEOUT=2 * PATIENCE, TIMEOUT=2 * PATIENCE)
     entry |= {"VERIFY_CERTS": more.pop("ca")} if "ca" in more else {}
     return {
         **os.environ,
@@ -53,7 +52,7 @@ def served(command: list[str], variables: dict[str, str]) -> Iterator[programs.P
 
 def get(url: str, token: str | None = None) -> requests.Response:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return requests.get(url, headers=headers, timeout=60)
+    return requests.get(url, headers=headers, timeout=2 * PATIENCE)
 
 
 def by_threads(url: str, tokens: list[str]) -> list[requests.Response]:
@@ -134,7 +133,7 @@ def elsewhere(script: str, server: FakeAuthserver) -> str:
         env=environment(server),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=4 * PATIENCE,
         check=False,
     )
     return done.stdout + done.stderr
@@ -247,7 +246,8 @@ UVICORN = ["uvicorn", "--port=0", "--factory", "django.core.asgi:get_asgi_applic
 @pytest.mark.parametrize("at", ["/async", "/async-protected"])
 def test_fault_15_a_slow_authserver_does_not_stop_the_event_loop(at: str, scale: Any) -> None:
     """A hundred requests wait for it, and others are answered meanwhile."""
-    slow, limit = scale(2.0, 5.0), scale(1.0, 0.05)
+    # The loop is held up for as long as the authserver hangs, or not at all.
+    seconds, limit = scale(3.0, 6.0), scale(PATIENCE / 2, 0.05)
     with FakeAuthserver().serve() as server, served(UVICORN, environment(server)) as site:
         known = server.issue_token(sub="known")
         assert get(site.url + at, known).status_code == 200
@@ -256,26 +256,20 @@ def test_fault_15_a_slow_authserver_does_not_stop_the_event_loop(at: str, scale:
         measured: dict[str, list[float]] = {}
 
         def measure() -> None:
-            measured.update(get(f"{site.url}/lag?seconds={slow + 1}").json())
+            measured.update(get(f"{site.url}/lag?seconds={seconds}").json())
 
-        with server.fail("introspection", delay=slow) as fault:
-            measuring = threading.Thread(target=measure)
-            measuring.start()
-            begun = time.monotonic()
-            with ThreadPoolExecutor(100) as pool:
-                waiting = [pool.submit(get, site.url + at, token) for token in tokens]
-                while fault.hits == 0:
-                    assert time.monotonic() < begun + 60
-                    time.sleep(0.01)
-                others = [get(site.url + at, known), get(f"{site.url}/async")]
-                done = sum(each.done() for each in waiting)
-                answers = [each.result() for each in waiting]
-            took = time.monotonic() - begun
-            measuring.join()
+        with ThreadPoolExecutor(101) as pool, server.fail("introspection", hang=True) as fault:
+            measuring = pool.submit(measure)
+            waiting = [pool.submit(get, site.url + at, token) for token in tokens]
+            until(lambda: fault.hits == 100, "all wait, and not one after the other")
+            others = [get(site.url + at, known), get(f"{site.url}/async")]
+            measuring.result()
+            done = sum(each.done() for each in waiting)
+            fault.lift()
+            answers = [each.result() for each in waiting]
     assert [each.status_code for each in others] == [200, 200]
-    assert done < 100
+    assert done == 0
     assert [answer.json()["subject"] for answer in answers] == subjects
     assert fault.hits == 100
-    assert took < 100 * slow / 4  # and not one after the other
     lags = measured["lags"]
     assert lags[int(len(lags) * 0.99)] < limit, (len(lags), lags[-10:])

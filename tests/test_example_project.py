@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import runpy
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
 from example import steps, telling, views
 from example.serving import serving
-from loopback import Connection, Server, reply
+from loopback import Connection, Server, free_port, reply
 
 from django_baikal.keys.generate import generate_key, private_pem
 from django_baikal.testing import FakeAuthserver
@@ -72,16 +71,16 @@ class World:
         self.url, self.authserver, self.keys = url, authserver, keys
 
     def page(self) -> str:
-        answer = requests.get(self.url, timeout=5)
+        answer = requests.get(self.url, timeout=60)
         assert answer.status_code == 200
         return unescape(answer.text)
 
     def press(self) -> str:
         with requests.Session() as session:
-            form = session.get(self.url, timeout=5).text
+            form = session.get(self.url, timeout=60).text
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form)
             assert token
-            answer = session.post(self.url, {"csrfmiddlewaretoken": token[1]}, timeout=30)
+            answer = session.post(self.url, {"csrfmiddlewaretoken": token[1]}, timeout=60)
         assert [each.status_code for each in (*answer.history, answer)] == [302, 200]
         return unescape(answer.text)
 
@@ -209,7 +208,7 @@ def test_variables_that_are_set_are_told_from_those_that_are_not(
 
 def test_the_page_shows_the_keys_and_the_configuration(world: World) -> None:
     page = world.page()
-    (key,) = requests.get(f"{world.url}.well-known/jwks.json", timeout=5).json()["keys"]
+    (key,) = requests.get(f"{world.url}.well-known/jwks.json", timeout=60).json()["keys"]
     assert f"<code>{key['kid']}</code></td><td>RS256</td>" in page
     assert 'href="/.well-known/jwks.json"' in page
     assert 'href="/.well-known/openid-configuration"' in page
@@ -269,19 +268,19 @@ def test_nothing_secret_is_on_the_page(world: World) -> None:
 
 
 def test_the_page_needs_no_script_and_allows_none(world: World) -> None:
-    answer = requests.get(world.url, timeout=5)
+    answer = requests.get(world.url, timeout=60)
     policy = answer.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; style-src 'nonce-")
     nonces = re.findall(r'<style nonce="([\w-]+)">', answer.text)
     assert re.findall(r"'nonce-([\w-]+)'", policy) == nonces
-    assert requests.get(world.url, timeout=5).headers["Content-Security-Policy"] != policy
+    assert requests.get(world.url, timeout=60).headers["Content-Security-Policy"] != policy
     assert not re.search(r"<script|\sstyle=|\son\w+=", answer.text)
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Frame-Options"] == "DENY"
 
 
 def test_the_button_is_protected_against_other_sites(world: World) -> None:
-    assert requests.post(world.url, timeout=5).status_code == 403
+    assert requests.post(world.url, timeout=60).status_code == 403
     assert steps.latest is None
 
 
@@ -302,8 +301,7 @@ def test_a_run_that_goes_on_is_shown_as_far_as_it_has_come(world: World) -> None
 def test_an_authserver_that_is_down_is_told_in_a_sentence(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    endpoint = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("BAIKAL_AUTHSERVER_ENDPOINT", endpoint)
     page = world.press()
     assert "stopped at step 2" in page

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -31,6 +31,7 @@ from django.test import override_settings
 from django.urls import re_path
 from hypothesis import given
 from hypothesis import strategies as st
+from timing import PATIENCE, not_held_up, until
 
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
 from django_baikal.keys.base import KeyMaterial
@@ -1154,12 +1155,11 @@ def test_a_request_that_hangs_is_recorded_and_answered_after_recovery(
     server.fail("token", hang=True)
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(post, server, "token", CREDENTIALS)
-        while not server.requests:
-            time.sleep(0.001)
+        until(lambda: server.requests, "the request is there")
         assert server.requests[0].outcome == "pending"
         assert not pending.done()
         server.recover()
-        assert pending.result(5)[0] == 200
+        assert pending.result(PATIENCE)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -1270,18 +1270,17 @@ def test_in_memory_an_assertion_is_checked_from_a_coroutine_too() -> None:
         assert response.status == 200, response.body
 
 
-@pytest.mark.parametrize("fault", [{"hang": True}, {"delay": 60.0}])
+@pytest.mark.parametrize("fault", [{"hang": True}, {"delay": 600.0}])
 def test_in_memory_what_would_time_out_does_so_at_once(fault: dict[str, Any]) -> None:
     with FakeAuthserver().in_memory() as server:
         server.fail("token", **fault)
         route = base.routes["https://authserver.test"]
-        before = time.monotonic()
-        with pytest.raises(AuthserverUnavailable, match="within 15 s") as caught:
-            route.send(memory_post(server), timeout=15)
-        with pytest.raises(AuthserverUnavailable):
-            asyncio.run(route.asend(memory_post(server), timeout=15))
+        with not_held_up():
+            with pytest.raises(AuthserverUnavailable, match="within 60 s") as caught:
+                route.send(memory_post(server), timeout=60)
+            with pytest.raises(AuthserverUnavailable):
+                asyncio.run(route.asend(memory_post(server), timeout=60))
         assert caught.value.code == "timeout"
-        assert time.monotonic() - before < 5
 
 
 def test_in_memory_what_could_not_be_sent_is_refused() -> None:
@@ -1292,16 +1291,17 @@ def test_in_memory_what_could_not_be_sent_is_refused() -> None:
 
 
 def test_in_memory_a_delay_is_waited_for_without_stopping_the_loop() -> None:
-    async def ten(server: FakeAuthserver) -> list[Response]:
+    async def many(server: FakeAuthserver) -> list[Response]:
         route = base.routes["https://authserver.test"]
-        calls = [route.asend(memory_post(server), timeout=5) for _ in range(10)]
+        calls = [route.asend(memory_post(server), timeout=5) for _ in range(600)]
         return list(await asyncio.gather(*calls))
 
     with FakeAuthserver().in_memory() as server:
         server.fail("token", delay=0.1)
         before = time.monotonic()
-        assert [answer.status for answer in asyncio.run(ten(server))] == [200] * 10
-        assert 0.1 <= time.monotonic() - before < 0.9
+        with not_held_up():
+            assert [answer.status for answer in asyncio.run(many(server))] == [200] * 600
+        assert time.monotonic() - before >= 0.1
         route = base.routes["https://authserver.test"]
         before = time.monotonic()
         assert route.send(memory_post(server), timeout=5).status == 200
@@ -1343,28 +1343,28 @@ def served() -> Iterator[FakeAuthserver]:
 
 def test_it_is_served_on_loopback_and_is_its_own_issuer(served: FakeAuthserver) -> None:
     assert served.endpoint.startswith("http://127.0.0.1:")
-    answer = requests.get(served.urls["discovery"], timeout=5)
+    answer = requests.get(served.urls["discovery"], timeout=PATIENCE)
     assert answer.json()["issuer"] == served.endpoint
     auth = ("test-client", "test-secret")
-    answer = requests.post(served.urls["token"], CREDENTIALS, auth=auth, timeout=5)
+    answer = requests.post(served.urls["token"], CREDENTIALS, auth=auth, timeout=PATIENCE)
     assert answer.json()["token_type"] == "Bearer"
     told = requests.post(
         served.urls["introspection"],
         {"token": answer.json()["access_token"]},
         auth=auth,
-        timeout=5,
+        timeout=PATIENCE,
     )
     assert told.json()["iss"] == served.endpoint
 
 
 def test_a_browser_is_redirected_at_once(served: FakeAuthserver) -> None:
-    answer = requests.get(authorization_url(served), allow_redirects=False, timeout=5)
+    answer = requests.get(authorization_url(served), allow_redirects=False, timeout=PATIENCE)
     assert answer.status_code == 302
     assert query_of(answer.headers["location"])["code"]
 
 
 def test_a_connection_is_kept_for_many_requests(served: FakeAuthserver) -> None:
-    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=PATIENCE)
     connection.connect()
     local = connection.sock.getsockname()
     body, head = urlencode(CREDENTIALS), FORM | basic()
@@ -1381,7 +1381,7 @@ def test_a_connection_is_kept_for_many_requests(served: FakeAuthserver) -> None:
 
 def test_the_answer_to_head_has_no_body(served: FakeAuthserver) -> None:
     address = urlsplit(served.endpoint)
-    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         connection.sendall(b"HEAD /jwks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -1389,7 +1389,7 @@ def test_the_answer_to_head_has_no_body(served: FakeAuthserver) -> None:
 
 
 def test_the_path_is_taken_as_it_came(served: FakeAuthserver) -> None:
-    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=PATIENCE)
     connection.request("GET", "//jwks")
     assert connection.getresponse().status == 404
     connection.close()
@@ -1408,7 +1408,7 @@ def test_the_path_is_taken_as_it_came(served: FakeAuthserver) -> None:
 def test_a_body_that_cannot_be_read_is_refused(
     served: FakeAuthserver, headers: dict[str, str], status: int
 ) -> None:
-    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=PATIENCE)
     connection.putrequest("POST", "/token")
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -1418,7 +1418,7 @@ def test_a_body_that_cannot_be_read_is_refused(
 
 
 def test_two_authorization_headers_are_refused(served: FakeAuthserver) -> None:
-    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(served.endpoint).netloc, timeout=PATIENCE)
     body = urlencode(CREDENTIALS).encode()
     connection.putrequest("POST", "/token")
     for value in (basic()["authorization"], "Basic eDp5"):
@@ -1438,7 +1438,7 @@ def test_while_served_it_asks_issuers_over_http(served: FakeAuthserver, slash: s
         publisher.metadata = {"issuer": iss, "jwks_uri": f"{origin}/jwks"}
         form = {"grant_type": JWT_BEARER, "assertion": KEY.sign(claims(served, iss=iss))}
         auth = ("test-client", "test-secret")
-        answer = requests.post(served.urls["token"], form, auth=auth, timeout=5)
+        answer = requests.post(served.urls["token"], form, auth=auth, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     assert publisher.asked == [f"{slash}/.well-known/openid-configuration", "/jwks"]
 
@@ -1455,22 +1455,21 @@ def test_an_issuer_that_nobody_serves_is_told(served: FakeAuthserver) -> None:
 def test_it_stops_with_connections_open_and_requests_hanging() -> None:
     before = set(threading.enumerate())
     server = FakeAuthserver()
-    with ThreadPoolExecutor(1) as pool, requests.Session() as session:
-        with server.serve():
-            session.get(server.urls["jwks"], timeout=5)
-            server.fail("token", hang=True)
-            url, auth = server.urls["token"], ("test-client", "test-secret")
-            pending = pool.submit(requests.post, url, CREDENTIALS, auth=auth, timeout=30)
-            while server.requests.count("token") == 0:
-                time.sleep(0.001)
-            started = time.monotonic()
-        assert time.monotonic() - started < 5
+    with ThreadPoolExecutor(1) as pool, requests.Session() as session, ExitStack() as serving:
+        serving.enter_context(server.serve())
+        session.get(server.urls["jwks"], timeout=PATIENCE)
+        server.fail("token", hang=True)
+        url, auth = server.urls["token"], ("test-client", "test-secret")
+        pending = pool.submit(requests.post, url, CREDENTIALS, auth=auth, timeout=2 * PATIENCE)
+        until(lambda: server.requests.count("token"), "the request hangs")
+        with not_held_up():
+            serving.close()
         with pytest.raises(requests.ConnectionError):
-            pending.result(5)
+            pending.result(PATIENCE)
     assert not set(threading.enumerate()) - before
     assert server.endpoint == "https://authserver.test"
     with server.serve():
-        assert requests.get(server.urls["discovery"], timeout=5).ok
+        assert requests.get(server.urls["discovery"], timeout=PATIENCE).ok
 
 
 def test_it_is_served_once_at_a_time_on_a_port_that_is_free(served: FakeAuthserver) -> None:
@@ -1495,15 +1494,15 @@ def test_it_is_served_on_loopback_only(host: str) -> None:
 def test_it_keeps_its_path_when_served() -> None:
     with FakeAuthserver(endpoint="https://a.test/tenant").serve() as server:
         assert server.endpoint.endswith("/tenant")
-        assert requests.get(server.urls["jwks"], timeout=5).ok
+        assert requests.get(server.urls["jwks"], timeout=PATIENCE).ok
 
 
 def test_many_threads_may_use_it_at_once(served: FakeAuthserver) -> None:
     def one(_: int) -> bool:
         auth = ("test-client", "test-secret")
-        token = requests.post(served.urls["token"], CREDENTIALS, auth=auth, timeout=20).json()
+        token = requests.post(served.urls["token"], CREDENTIALS, auth=auth, timeout=PATIENCE).json()
         form = {"token": token["access_token"]}
-        told = requests.post(served.urls["introspection"], form, auth=auth, timeout=20)
+        told = requests.post(served.urls["introspection"], form, auth=auth, timeout=PATIENCE)
         return bool(told.json()["active"])
 
     with ThreadPoolExecutor(16) as pool:

@@ -223,7 +223,7 @@ def test_a_child_of_a_fork_gets_a_client_although_the_lock_was_held():
             def __deepcopy__(self, memo):
                 if not inside.is_set():
                     inside.set()
-                    time.sleep(3)
+                    time.sleep(240)
                 return self
 
         settings.configure(BAIKAL={"default": {
@@ -235,7 +235,7 @@ def test_a_child_of_a_fork_gets_a_client_although_the_lock_was_held():
         inside.wait()
         pid = os.fork()
         if not pid:
-            signal.alarm(2)
+            signal.alarm(60)
             os._exit(0 if clients["default"].config.timeout == 5 else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
@@ -246,7 +246,7 @@ def test_a_child_of_a_fork_gets_a_client_although_the_lock_was_held():
         env=environment | {"PYTHONPATH": root},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.stdout.strip(), done.stderr) == ("0", "")

@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback import Connection, reply, running
 from stage import both_ways, pem
+from timing import PATIENCE, not_held_up
 
 from django_baikal import OpenIDClient
 from django_baikal.exceptions import (
@@ -535,8 +536,6 @@ messages = st.one_of(
 #: What comes after the bytes: the end, or nothing at all, or a byte now and then for ever.
 endings = st.sampled_from(["close"] * 12 + ["hang", "drip"])
 TIMEOUT = 0.4
-#: Beside the timeout itself: for a machine that is busy with other things.
-SLACK = 4.0
 
 
 class Script:
@@ -559,12 +558,10 @@ class Script:
                 continue
             connection.send(self.message)
             if self.ending == "drip":
-                end = time.monotonic() + TIMEOUT + SLACK + 1
-                while time.monotonic() < end and not connection.server.stopping.wait(0.02):
+                while not connection.server.stopping.wait(0.02):
                     connection.send(b"1")
             if self.ending == "hang":
                 # Until the client gives up.
-                connection.sock.settimeout(10)
                 connection.sock.recv(1)
             return
 
@@ -594,17 +591,15 @@ def test_any_bytes_end_in_a_result_or_an_error_of_ours_in_time(
     script.target = "discovery" if discovery else target
     script.message, script.ending = message, ending
     client = client_of(url, timeout=TIMEOUT, introspection_timeout=TIMEOUT)
-    start = time.monotonic()
-    try:
-        result = do(call, client)
-    except Exception as error:  # noqa: BLE001 - what it may be is what is tested
-        check_error(error, name, discovery=discovery and not isinstance(error, TokenError))
-    else:
-        check_result(name, result)
-    finally:
-        took = time.monotonic() - start
-        client._runtime.process.transport.close()
-    assert took < TIMEOUT + SLACK
+    with not_held_up():
+        try:
+            result = do(call, client)
+        except Exception as error:  # noqa: BLE001 - what it may be is what is tested
+            check_error(error, name, discovery=discovery and not isinstance(error, TokenError))
+        else:
+            check_result(name, result)
+        finally:
+            client._runtime.process.transport.close()
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -638,7 +633,7 @@ def test_bytes_that_have_broken_parsers_break_none_here(
         for name in ("grant_client", "introspect"):
             target, do = CALLS[name]
             script.target, script.ending = "discovery" if discovery else target, "close"
-            client = client_of(url, timeout=TIMEOUT + SLACK)
+            client = client_of(url, timeout=PATIENCE)
             with pytest.raises(AuthserverError) as caught:
                 do(call, client)
             check_error(caught.value)
@@ -900,14 +895,14 @@ def test_what_is_said_of_a_bearer_token_has_the_outcome_that_is_documented(
     script = Saying()
     answer, expected = SAID[case]
     slow = expected == "timeout"
-    timeout = 1.5 if slow else 20.0
+    timeout = 4.0 if slow else PATIENCE
     poured.clear()
     with running(script) as server:
         client = client_of(server.url, introspection_timeout=timeout)
         call(client, "authenticate", "warm")
         script.answer = answer
         tracemalloc.start()
-        start = time.monotonic()
+        begun = time.monotonic()
         found = "good"
         try:
             result = call(client, "authenticate", TOKEN)
@@ -917,11 +912,11 @@ def test_what_is_said_of_a_bearer_token_has_the_outcome_that_is_documented(
         else:
             check_result("authenticate", result)
         finally:
-            took = time.monotonic() - start
+            took = time.monotonic() - begun
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         assert found == expected
-        assert took < timeout + SLACK
+        assert took < PATIENCE / 2, "what hangs does so for longer"
         assert peak < 32_000_000
         assert sum(poured) < 256_000_000, "the rest of it was not taken"
         # Nobody else suffers, and only of a token is anything kept.

@@ -51,6 +51,7 @@ from issued import (
     with_hmac,
 )
 from stage import both_ways, pem
+from timing import not_held_up
 from world import SERVER, World, answer
 
 from django_baikal import OpenIDClient
@@ -289,10 +290,10 @@ def test_pyjwt_cve_2026_48523_the_algorithm_is_the_one_of_header_and_key_and_sig
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Assert that it takes no time to speak of, on a slow machine too."""
-    begun = time.perf_counter()
+    """Assert that it is no work to speak of; on a machine that is busy it takes longer."""
+    begun = time.thread_time()
     yield
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 def test_pyjwt_cve_2026_48525_a_payload_that_is_not_encoded_is_not_read():
@@ -551,7 +552,7 @@ def test_mozilla_django_oidc_keys_are_not_fetched_at_every_login(call, kind):
     with FakeAuthserver().in_memory() as server:
         client = client_of(server)
         now = int(time.time())
-        body = claims(iss=server.endpoint, aud=client.config.client_id, iat=now, exp=now + 60)
+        body = claims(iss=server.endpoint, aud=client.config.client_id, iat=now, exp=now + 3600)
         server.fail("jwks", body={"keys": [jwk()]})
         for _ in range(20):
             assert call(client, METHODS[kind], signed(HEADER, body))
@@ -572,10 +573,8 @@ def test_mozilla_django_oidc_timeout_keys_that_never_come_hold_nobody_up_for_eve
     with FakeAuthserver().serve() as server:
         client = client_of(server, timeout=0.5, introspection_timeout=0.5)
         now = int(time.time())
-        body = claims(iss=server.endpoint, aud=client.config.client_id, iat=now, exp=now + 60)
+        body = claims(iss=server.endpoint, aud=client.config.client_id, iat=now, exp=now + 3600)
         with server.fail("jwks", hang=True):
-            begun = time.monotonic()
-            with pytest.raises(AuthserverUnavailable) as caught:
+            with not_held_up(), pytest.raises(AuthserverUnavailable) as caught:
                 call(client, METHODS[kind], signed(HEADER, body))
-            assert time.monotonic() - begun < 3
             assert caught.value.code == "timeout"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from issued import HEADER, JWKS, id_token, jwk, jwks, signed
 from stage import both_ways
+from timing import PATIENCE, not_held_up, until
 from world import METADATA, OAUTH, OPENID, SERVER, World, answer, config, token
 
 from django_baikal import OpenIDClient
@@ -701,7 +701,7 @@ def serving() -> Iterator[tuple[FakeAuthserver, OpenIDClient, str]]:
     """Serve an authserver; gives a cold client of it, and an id token that it has signed."""
     back_to = "https://me.example/cb"
     with FakeAuthserver().serve() as server:
-        entry = {name.lower(): value for name, value in server.settings(TIMEOUT=20).items()}
+        entry = {name.lower(): value for name, value in server.settings(TIMEOUT=PATIENCE).items()}
         issuing = OpenIDClient(**entry)
         started = issuing.start_authorization(back_to, "openid")
         back = parse_qs(urlsplit(server.authorize(started.url)).query)
@@ -714,13 +714,6 @@ def serving() -> Iterator[tuple[FakeAuthserver, OpenIDClient, str]]:
         )
         server.requests.clear()
         yield server, OpenIDClient(**entry), answered["id_token"]
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_fifty_cold_threads_make_one_fetch():
@@ -749,19 +742,14 @@ def test_fifty_threads_that_know_the_key_do_not_wait_for_a_renewal_that_hangs():
         # The keys grow old at once, for nobody wants to wait 480 s for it.
         memory = client._runtime.memory
         memory["jwks"] = replace(memory["jwks"], good_at=memory["jwks"].good_at - 500)
-        fault = server.fail("jwks", delay=1.0)
-
-        def timed(_: int) -> float:
-            begun = time.monotonic()
-            client.verify_id_token(value)
-            return time.monotonic() - begun
-
-        begun = time.monotonic()
-        with ThreadPoolExecutor(50) as pool:
-            taken = list(pool.map(timed, range(200)))
-        assert time.monotonic() - begun < 0.9, "all were done before the renewal was"
-        assert max(taken) < 0.8
-        wait_for(lambda: memory["jwks"].good_at > begun - 100)
+        then = memory["jwks"].good_at
+        fault = server.fail("jwks", hang=True)
+        with not_held_up(), ThreadPoolExecutor(50) as pool:
+            assert len(list(pool.map(client.verify_id_token, [value] * 200))) == 200
+        until(lambda: fault.hits, "the renewal begins")
+        assert memory["jwks"].good_at == then, "all were done before the renewal was"
+        fault.lift()
+        until(lambda: memory["jwks"].good_at > then, "the renewal is done")
         assert (fault.hits, server.requests.count("jwks")) == (1, 2)
 
 
@@ -771,11 +759,19 @@ def test_an_unknown_kid_joins_the_renewal_that_is_under_way():
         memory = client._runtime.memory
         then = memory["jwks"].good_at - 500
         memory["jwks"] = replace(memory["jwks"], good_at=then)
-        fault = server.fail("jwks", delay=0.3)
+        fault = server.fail("jwks", hang=True)
         client.verify_id_token(value)
-        wait_for(lambda: fault.hits)
-        with pytest.raises(InvalidSignature):
-            client.verify_id_token(signed({**HEADER, "kid": "unknown"}))
+        until(lambda: fault.hits, "the renewal begins")
+        flights = client._runtime.process.flights
+
+        def joined() -> bool:
+            return any(run._condition._waiters for run in list(flights._futures.values()))
+
+        with ThreadPoolExecutor(1) as pool:
+            unknown = pool.submit(client.verify_id_token, signed({**HEADER, "kid": "unknown"}))
+            until(lambda: joined() or fault.hits > 1, "it joins, or asks itself")
+            fault.lift()
+            assert isinstance(unknown.exception(), InvalidSignature)
         assert fault.hits == 1
 
 
@@ -783,26 +779,27 @@ def test_an_unknown_kid_joins_the_renewal_that_is_under_way():
 def test_whoever_comes_after_a_caller_in_a_hurry_gets_the_keys(call):
     with serving() as (server, client, value):
         call(client, "authorize", "openid", None, "https://me.example/cb")  # gets the metadata
-        server.fail("jwks", delay=0.5)
-        with pytest.raises(AuthserverUnavailable) as caught:
-            call(client, "verify_id_token", value, timeout=0.2)
-        assert caught.value.code == "timeout"
-        wait_for(lambda: "jwks" in client._runtime.memory)
+        with server.fail("jwks", hang=True):
+            with pytest.raises(AuthserverUnavailable) as caught:
+                call(client, "verify_id_token", value, timeout=0.5)
+            assert caught.value.code == "timeout"
+        until(lambda: "jwks" in client._runtime.memory, "somebody else has the keys")
         server.fail("jwks", status=503)
         assert call(client, "verify_id_token", value)["sub"]
 
 
 def test_a_task_that_is_cancelled_while_it_looks_for_all_leaves_that_to_another():
     with serving() as (server, client, value):
-        fault = server.fail("jwks", delay=0.5)
+        fault = server.fail("jwks", hang=True)
 
         async def all_at_once() -> list[Any]:
             first = asyncio.create_task(client.averify_id_token(value))
             others = [asyncio.create_task(client.averify_id_token(value)) for _ in range(10)]
-            await asyncio.to_thread(wait_for, lambda: fault.hits)
+            await asyncio.to_thread(until, lambda: fault.hits, "the first one asks")
             first.cancel()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(others.pop(), 0.05)
+            fault.lift()
             found = await asyncio.gather(*others)
             assert first.cancelled()
             return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,15 +90,25 @@ def page(chromium: webdriver.Chrome, clock: Clock) -> Iterator[Page]:
         chromium.get("about:blank")
 
 
-class Handler(QuietWSGIRequestHandler):
-    # Chromium opens connections that it may want to use, and keeps those that it has used.
-    timeout = 1
-
-
 class Server(ThreadedWSGIServer):
     """Waits for the threads of its connections, which share ours to the database."""
 
     daemon_threads = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.accepted: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.accepted.append(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        # Chromium opens connections that it may want to use, and keeps those that it has used.
+        for each in self.accepted:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RD)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         assert isinstance(sys.exception(), TimeoutError | ConnectionError)
@@ -108,7 +119,7 @@ class Serving(LiveServerThread):
 
     def _create_server(self, connections_override: Any = None) -> Any:
         server = super()._create_server(connections_override)
-        server.RequestHandlerClass = Handler
+        server.RequestHandlerClass = QuietWSGIRequestHandler
         return server
 
 
@@ -175,7 +186,7 @@ class Page:
         # While one page goes and the next comes, the driver may know neither.
         with suppress(WebDriverException):
             field.send_keys(Keys.ENTER)
-        wait = WebDriverWait(self.driver, 20, ignored_exceptions=[WebDriverException])
+        wait = WebDriverWait(self.driver, 60, ignored_exceptions=[WebDriverException])
         wait.until(staleness_of(field))
 
     def looks(self, scheme: str, width: int) -> None:

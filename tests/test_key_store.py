@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import jwt
 import pytest
+import timing
 from cryptography.hazmat.primitives import serialization
 from django.db import connection, models
 from django.dispatch import Signal
@@ -35,6 +37,7 @@ from ring_stage import (
     store,
     watching,
 )
+from timing import PATIENCE
 
 import django_baikal
 from django_baikal import signals
@@ -65,6 +68,12 @@ sqlite_only = pytest.mark.skipif(
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     return Clock(monkeypatch)
+
+
+@pytest.fixture
+def stopped(monkeypatch) -> timing.Clock:
+    """The clocks by which a store sees how old its ring is; they stand until they are moved."""
+    return timing.Clock(monkeypatch, stopped=True)
 
 
 @pytest.fixture
@@ -206,12 +215,14 @@ def test_one_query_reads_a_ring_and_none_signs_or_publishes_until_it_is_old(cloc
         assert (watch.asked, len(parses)) == (["SELECT"], 1)
 
 
-def test_a_ring_is_read_again_once_it_is_old_and_its_key_is_not_parsed_again(clock, parses):
+def test_a_ring_is_read_again_once_it_is_old_and_its_key_is_not_parsed_again(
+    clock, stopped, parses
+):
     two_keys()
-    used = store(PROCESS_CACHE_TTL=0.05)
+    used = store(PROCESS_CACHE_TTL=30)
     with watching() as watch:
         use(used)
-        time.sleep(0.06)
+        stopped.pass_time(31)
         for _ in range(5):
             use(used)
     assert watch.asked == ["SELECT"] * 2
@@ -326,7 +337,7 @@ def test_fifty_threads_that_start_cold_make_one_query(clock):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_threads_that_find_no_database_ask_it_once(clock):
+def test_fifty_threads_that_find_no_database_ask_it_once(clock, stopped):
     used = store()
 
     with database_down() as watch:
@@ -345,27 +356,46 @@ def test_while_one_thread_reads_again_the_others_are_served(clock):
 
     def held(sql: str) -> None:
         asking.set()
-        assert answer.wait(10)
+        assert answer.wait(PATIENCE)
 
     with watching(held) as watch, ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: (used.ring(), hang_up()))
-        assert asking.wait(10)
+        assert asking.wait(PATIENCE)
         assert signer(used) == first.kid
         assert watch.asked == ["SELECT"]
         answer.set()
-        reading.result(10)
+        reading.result(PATIENCE)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_nothing_may_be_stale_the_others_wait_for_the_one_that_reads(clock):
+def test_where_nothing_may_be_stale_the_others_wait_for_the_one_that_reads(clock, stopped):
     two_keys()
-    used = store(PROCESS_CACHE_TTL=0.3, PROCESS_MAX_STALE=0)
+    used = store(PROCESS_CACHE_TTL=30, PROCESS_MAX_STALE=0)
     used.ring()
-    time.sleep(0.3)
+    stopped.pass_time(31)
     with watching(lambda sql: time.sleep(0.05)) as watch:
         found = at_once(8, used.ring)
     assert {id(ring) for ring in found} == {id(used.ring())}
     assert watch.asked == ["SELECT"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waited_for_the_one_that_reads_uses_what_it_found_however_late(clock):
+    two_keys()
+    used = store(PROCESS_CACHE_TTL=0, PROCESS_MAX_STALE=0)
+    with watching(lambda sql: time.sleep(0.05)):
+        found = at_once(8, used.ring)
+    assert {len(ring.rows) for ring in found} == {2}
+
+
+def test_a_thread_that_comes_to_rest_in_between_has_what_was_good_when_it_asked(clock, monkeypatch):
+    two_keys()
+    used = store(PROCESS_CACHE_TTL=30, PROCESS_MAX_STALE=30)
+    ring, read_at = used.ring(), used._good_at
+    told = itertools.chain([read_at + 31] * 3, itertools.repeat(read_at + 61))
+    with monkeypatch.context() as patch, used._lock:  # as by a thread that reads
+        patch.setattr(time, "monotonic", lambda: next(told))
+        assert used.ring() is ring
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -389,13 +419,13 @@ def test_a_child_of_a_fork_reads_the_ring_although_the_lock_was_held():
         Keeper(store).rotate()
         inside = threading.Event()
         def hold():
-            with connection.execute_wrapper(lambda *args: (inside.set(), time.sleep(30))):
+            with connection.execute_wrapper(lambda *args: (inside.set(), time.sleep(240))):
                 store.ring()
         threading.Thread(target=hold, daemon=True).start()
         inside.wait()
         pid = os.fork()
         if not pid:
-            signal.alarm(5)
+            signal.alarm(60)
             os._exit(0 if len(store.keys()) == 2 else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         os._exit(0)
@@ -407,7 +437,7 @@ def test_a_child_of_a_fork_reads_the_ring_although_the_lock_was_held():
         env=environment | {"PYTHONPATH": root},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=4 * PATIENCE,
         check=False,
     )
     assert (done.stdout.strip(), done.stderr) == ("0", "")
@@ -462,28 +492,28 @@ def test_what_is_not_known_in_time_is_still_the_turn_of_the_next_key(clock):
         assert signer(used) == second.kid
 
 
-def test_a_process_that_starts_without_the_database_says_so_and_recovers(clock, logged):
-    used = store(PROCESS_CACHE_TTL=0.05)
+def test_a_process_that_starts_without_the_database_says_so_and_recovers(clock, stopped, logged):
+    used = store()
     with database_down() as watch:
         for _ in range(20):
             with pytest.raises(StoreUnavailable, match="The database failed"):
                 used.keys()
         assert 1 <= len(watch.asked) < 20
     first, _ = two_keys()
-    time.sleep(0.06)
+    stopped.pass_time(1.1)
     assert signer(used) == first.kid
     assert [level for level, _ in logged()] == ["ERROR"]
 
 
-def test_a_process_that_knows_nothing_asks_again_after_a_second_at_the_latest(clock):
+def test_a_process_that_knows_nothing_asks_again_after_a_second_at_the_latest(clock, stopped):
     used = store()
     with database_down(), pytest.raises(StoreUnavailable):
         used.keys()
     first, _ = two_keys()
-    used._tried_at = time.monotonic()  # as if that had taken no time
+    stopped.pass_time(0.9)
     with pytest.raises(StoreUnavailable):
         used.keys()
-    used._tried_at -= 1
+    stopped.pass_time(0.2)
     assert signer(used) == first.kid
 
 
@@ -496,9 +526,7 @@ def test_a_ring_that_may_never_be_stale_is_read_and_used(clock):
     assert signer(used) == first.kid
 
 
-def test_the_same_trouble_is_logged_once_a_minute(clock, logged, monkeypatch):
-    assert database.REPEAT == 60
-    monkeypatch.setattr(database, "REPEAT", 0.05)
+def test_the_same_trouble_is_logged_once_a_minute(clock, stopped, logged):
     two_keys()
     used = store(PROCESS_CACHE_TTL=0)
     use(used)
@@ -507,7 +535,10 @@ def test_the_same_trouble_is_logged_once_a_minute(clock, logged, monkeypatch):
         use(used)
         assert len(watch.asked) > 5
         assert len(logged()) == 1
-        time.sleep(0.06)
+        stopped.pass_time(59)
+        use(used)
+        assert len(logged()) == 1
+        stopped.pass_time(2)
         use(used)
     assert len(logged()) == 2
 
@@ -548,7 +579,7 @@ def test_a_connection_that_broke_is_made_anew_outside_of_requests_too(clock):
         hang_up()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(end).result(10)
+        pool.submit(end).result(PATIENCE)
     assert signer(used) == first.kid
     keeper().emergency(kid=first.kid)
     assert signer(used) != first.kid
@@ -914,14 +945,12 @@ def test_a_replica_that_is_behind_takes_nothing_back_and_alarms_nobody(clock, lo
     assert [level for level, _ in logged()] == ["CRITICAL"]
 
 
-def test_a_database_that_was_put_back_is_believed_when_nothing_else_is_known(clock):
+def test_a_database_that_was_put_back_is_believed_when_nothing_else_is_known(clock, stopped):
     found = three_keys(clock)
-    used = store(PROCESS_CACHE_TTL=0, PROCESS_MAX_STALE=0.1)
+    used = store(PROCESS_CACHE_TTL=0, PROCESS_MAX_STALE=600)
     use(used)
-    began = time.monotonic()
     found[2].delete()
-    while time.monotonic() < began + 0.12:
-        time.sleep(0.02)
+    stopped.pass_time(601)
     assert kids(used) == [found[1].kid, found[0].kid]
 
 

@@ -108,7 +108,7 @@ def test_verifiers_follow_a_rotation_and_an_emergency(
         known = stack.enter_context(verifiers(jwks, authserver.url))
 
         def signed() -> str:
-            answer = requests.get(f"{site.url}/grant/default", timeout=30)
+            answer = requests.get(f"{site.url}/grant/default", timeout=60)
             assert answer.status_code == 200, answer.text
             return answer.text
 

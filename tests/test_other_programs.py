@@ -106,7 +106,7 @@ def come_back(url: str) -> dict[str, list[str]]:
     """Be the browser, until it is sent back to us; give the parameters that it brings."""
     with requests.Session() as browser:
         for _ in range(10):
-            answer = browser.get(url, allow_redirects=False, timeout=10)
+            answer = browser.get(url, allow_redirects=False, timeout=60)
             url = requests.compat.urljoin(url, answer.headers["Location"])
             if url.startswith(CALLBACK):
                 return parse_qs(urlsplit(url).query)

@@ -523,7 +523,7 @@ def live() -> Iterator[str]:
 
 def test_a_server_in_other_threads() -> None:
     def sub(url: str) -> str:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             found: str = json.load(answer)["sub"]
         return found
 

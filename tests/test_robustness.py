@@ -14,7 +14,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,11 +28,13 @@ from django.test import RequestFactory, override_settings
 from django.views.debug import SafeExceptionReporterFilter
 from loopback import proxying, running
 from stage import pem
+from timing import PATIENCE, Clock, not_held_up, until
 from world import METADATA, OAUTH, OPENID, SERVER, World, answer, config, token
 
-from django_baikal import OpenIDClient, clients
+from django_baikal import OpenIDClient, clients, performers
 from django_baikal.aio import _bare
 from django_baikal.exceptions import (
+    AuthserverUnavailable,
     BaikalError,
     ConfigurationError,
     InvalidResponse,
@@ -58,10 +59,12 @@ def authserver() -> Iterator[FakeAuthserver]:
 
 
 def project(server: FakeAuthserver, **changes: Any) -> Any:
-    return override_settings(BAIKAL={"default": server.settings(**{"TIMEOUT": 4, **changes})})
+    return override_settings(
+        BAIKAL={"default": server.settings(**{"TIMEOUT": PATIENCE, **changes})}
+    )
 
 
-def elsewhere(script: str, seconds: float = 30) -> str:
+def elsewhere(script: str) -> str:
     """Run a script in a process of its own, which may hang; give what it wrote."""
     start = """
         import asyncio, os, signal, sys, threading, time
@@ -80,25 +83,16 @@ def elsewhere(script: str, seconds: float = 30) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=4 * PATIENCE,
         check=False,
     )
     return done.stdout + done.stderr
 
 
-def elapsed(call: Any) -> tuple[float, Any]:
-    start = time.monotonic()
-    try:
-        result = call()
-    except BaikalError as error:
-        result = error
-    return time.monotonic() - start, result
-
-
-def take_lock(client: OpenIDClient, scope: str) -> None:
+def take_lock(client: OpenIDClient, scope: str, seconds: float) -> None:
     """Do what a process does that dies right after it took the lock of a token."""
     name = wanted(scope, None, None, {}).cache_name(client.config)
-    Performer(client._runtime, 5).perform(effects.CacheAdd(("lock", *name), "the dead", 15))
+    Performer(client._runtime, 5).perform(effects.CacheAdd(("lock", *name), "the dead", seconds))
 
 
 # -- hangs ----------------------------------------------------------------------------------------
@@ -125,7 +119,7 @@ def test_coroutines_that_the_threads_of_their_loop_wait_for_do_not_hang_for_ever
                 asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
                 run = sync_to_async(job, thread_sensitive=False)
                 _, pending = await asyncio.wait(
-                    [asyncio.ensure_future(run()) for _ in range(3)], timeout=8)
+                    [asyncio.ensure_future(run()) for _ in range(3)], timeout=60)
                 print("pending:", len(pending), flush=True)
                 os._exit(0)
 
@@ -138,20 +132,19 @@ def test_coroutines_that_the_threads_of_their_loop_wait_for_do_not_hang_for_ever
 def test_a_coroutine_that_signs_ends_at_its_timeout_when_all_threads_of_the_loop_are_busy(
     authserver,
 ):
-    async def main() -> float:
+    async def main() -> bool:
         loop = asyncio.get_running_loop()
         await clients["default"].agrant_client("warm")
         loop.set_default_executor(ThreadPoolExecutor(1))
-        busy = loop.run_in_executor(None, time.sleep, 2)
-        start = time.monotonic()
+        free = threading.Event()
+        busy = loop.run_in_executor(None, free.wait, PATIENCE)
         with contextlib.suppress(BaikalError):
             await clients["default"].agrant_user("tel:+34600000000", "a", "p", timeout=0.3)
-        took = time.monotonic() - start
-        await busy
-        return took
+        free.set()
+        return await busy
 
     with project(authserver, ISSUER="test-client", CLIENT_KEYS=[{"key": pem()}]):
-        assert asyncio.run(main()) < 1
+        assert asyncio.run(main()), "it ended while they were busy"
 
 
 def test_a_garbage_collection_inside_join_does_not_deadlock():
@@ -180,7 +173,7 @@ def test_a_garbage_collection_inside_join_does_not_deadlock():
     lose()
     thread = threading.Thread(target=flights.join, args=(Name(),), daemon=True)
     thread.start()
-    thread.join(3)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -189,14 +182,19 @@ def test_who_comes_after_a_run_that_was_lost_with_its_loop_is_answered():
     said = elsewhere(
         """
         with FakeAuthserver().serve() as server:
-            settings.BAIKAL = {"default": server.settings(TIMEOUT=4)}
+            settings.BAIKAL = {"default": server.settings(TIMEOUT=60)}
             client = clients["default"]
-            server.fail("discovery", hang=True, times=1)
+            hanging = server.fail("discovery", hang=True, times=1)
             loop = asyncio.new_event_loop()
             task = loop.create_task(client.agrant_client("a"))
-            loop.run_until_complete(asyncio.sleep(0.3))
+
+            async def until_it_hangs():
+                while not hanging.hits:
+                    await asyncio.sleep(0.01)
+
+            loop.run_until_complete(until_it_hangs())
             loop.close()
-            print("token:", asyncio.run(client.agrant_client("a", timeout=2)), flush=True)
+            print("token:", asyncio.run(client.agrant_client("a")), flush=True)
             os._exit(0)
         """
     )
@@ -207,9 +205,12 @@ def test_a_coroutine_that_is_closed_gives_its_lock_back_without_another_error():
     origin = "http://127.0.0.1:1"
     metadata = {"issuer": origin, "token_endpoint": f"{origin}/token"}
 
+    hanging = threading.Event()
+
     class Hangs:
         async def asend(self, request: effects.Request, *, timeout: float) -> effects.Response:
             if request.method == "POST":
+                hanging.set()
                 await asyncio.get_running_loop().create_future()
             return answer(metadata)
 
@@ -217,14 +218,11 @@ def test_a_coroutine_that_is_closed_gives_its_lock_back_without_another_error():
     client = OpenIDClient(origin, "client", "secret")
 
     async def main() -> None:
-        coroutine = client.aget_token("closed")
-        until = time.monotonic() + 0.5
-        waited = None
-        with contextlib.suppress(StopIteration):
-            while time.monotonic() < until:
-                waited = coroutine.send(None)
-                if waited is not None:
-                    await asyncio.wait([waited], timeout=max(0, until - time.monotonic()))
+        coroutine = client.aget_token("closed", timeout=PATIENCE)
+        while not hanging.is_set():
+            waited = coroutine.send(None)
+            if waited is not None and not hanging.is_set():
+                await asyncio.wait([waited])
         coroutine.close()
 
     try:
@@ -239,10 +237,11 @@ def test_a_coroutine_that_is_closed_gives_its_lock_back_without_another_error():
 def test_one_callers_headers_do_not_fail_another_ones_call(authserver):
     client = clients["default"]
     client.grant_client("warm")
-    take_lock(client, "a")
+    take_lock(client, "a", seconds=1)
+    flights = client._runtime.process.flights
     with ThreadPoolExecutor(2) as pool:
         bad = pool.submit(client.get_token, "a", headers={"Authorization": "Bearer x"})
-        time.sleep(0.2)
+        until(lambda: bad.done() or flights._futures, "the first one runs or is refused")
         good = pool.submit(client.get_token, "a")
         assert isinstance(bad.exception(), ConfigurationError)
         assert good.exception() is None
@@ -252,15 +251,18 @@ def test_a_waiters_error_does_not_hold_the_stack_of_whoever_ran_for_it(authserve
     # Error reports show the locals of every frame: the other caller's request, session, user.
     client = clients["default"]
     client.grant_client("warm")
-    authserver.fail("token", status=400, delay=0.5, body={"error": "invalid_scope"})
+    refusing = authserver.fail("token", status=400, hang=True, body={"error": "invalid_scope"})
 
     def view_of_alice(cookie: str) -> None:
         client.get_token("a")
 
     with ThreadPoolExecutor(2) as pool:
         alice = pool.submit(view_of_alice, "alices-session-cookie")
-        time.sleep(0.15)
+        until(lambda: refusing.hits, "the first one asks")
+        (shared,) = client._runtime.process.flights._futures.values()
         bob = pool.submit(client.get_token, "a")
+        until(lambda: shared._condition._waiters, "the other one waits for it")
+        refusing.lift()
         alice.exception()
         error = bob.exception()
     assert "view_of_alice" not in {name for name, _ in frames(error)}
@@ -285,9 +287,11 @@ class Silent(LocMemCache):
         return False
 
 
-class Slow(LocMemCache):
+class Hanging(LocMemCache):
+    freed = threading.Event()
+
     def get(self, *args: Any, **kwargs: Any) -> Any:
-        time.sleep(1.5)
+        self.freed.wait(PATIENCE)
         return super().get(*args, **kwargs)
 
 
@@ -296,70 +300,64 @@ def cache_of(kind: type) -> dict[str, Any]:
 
 
 def test_a_cache_that_swallows_everything_does_not_hold_up_each_call(authserver):
-    with override_settings(CACHES=cache_of(Silent)):
+    # Whoever waits for a lock does so for half of the timeout.
+    with override_settings(CACHES=cache_of(Silent)), project(authserver, TIMEOUT=2 * PATIENCE):
         client = clients["default"]
         client.grant_client("warm")
-        took, answered = elapsed(lambda: client.get_token("a", timeout=1))
-    assert isinstance(answered, str), f"{answered!r} after {took:.1f} s"
-    assert took < 0.7
+        with not_held_up():
+            assert isinstance(client.get_token("a"), str)
 
 
 def test_a_call_in_a_hurry_does_not_spend_all_its_time_on_the_lock_of_a_dead_process(authserver):
-    with project(authserver, TIMEOUT=8):
-        client = clients["default"]
-        client.grant_client("warm")
-        take_lock(client, "a")
-        took, answered = elapsed(lambda: client.get_token("a", timeout=3))
-    assert isinstance(answered, str), f"{answered!r} after {took:.1f} s"
+    client = clients["default"]
+    client.grant_client("warm")
+    take_lock(client, "a", seconds=2 * PATIENCE)
+    # Half of it is left for the answer.
+    assert isinstance(client.get_token("a", timeout=8), str)
 
 
-def test_after_a_renewal_that_failed_nobody_waits_for_it_when_the_token_has_expired(authserver):
-    with project(authserver, TIMEOUT=8):
+def test_after_a_renewal_that_failed_nobody_waits_for_it_when_the_token_has_expired(
+    authserver, monkeypatch
+):
+    clock = Clock(monkeypatch)
+    with project(authserver, TIMEOUT=86400, TOKEN_LEEWAY=1800):
         client = clients["default"]
-        body = {"access_token": "T1", "token_type": "Bearer", "expires_in": 2}
+        body = {"access_token": "T1", "token_type": "Bearer", "expires_in": 3600}
         authserver.fail("token", status=200, body=body, times=1)
         assert client.get_token("a") == "T1"
-        time.sleep(1.2)
+        clock.pass_time(1900)
         with authserver.fail("token", status=503):
             assert client.get_token("a") == "T1"
-        time.sleep(1)
-        took, answered = elapsed(lambda: client.get_token("a"))
-    assert isinstance(answered, str)
-    assert took < 1, f"it took {took:.1f} s"
+        clock.pass_time(1800)
+        with not_held_up():
+            assert client.get_token("a", timeout=4 * PATIENCE) != "T1"
 
 
 def test_sync_code_in_a_thread_that_the_cache_needs_does_not_hold_up_a_coroutine(authserver):
     # Both asgiref's thread of sync code: cache.aget() waits for it, and get_token() sleeps in it.
-    client = clients["default"]
+    # Whoever waits for a lock does so for half of the timeout.
+    client = OpenIDClient(timeout=2 * PATIENCE)
     client.grant_client("warm")
 
     async def main() -> None:
         first = asyncio.ensure_future(client.aget_token("a"))
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(until, lambda: slow.hits, "the first one asks")
         await asyncio.gather(first, sync_to_async(client.get_token)("a"))
 
-    with authserver.fail("token", delay=0.5):
-        took, _ = elapsed(lambda: asyncio.run(main()))
-    assert took < 1.5
+    slow = authserver.fail("token", delay=0.5)
+    with not_held_up():
+        asyncio.run(main())
     assert authserver.requests.count("token") == 2
 
 
 def test_a_coroutine_ends_at_its_timeout_when_the_cache_hangs(authserver):
-    with override_settings(CACHES=cache_of(Slow)):
-        took, _ = elapsed(
-            lambda: asyncio.run(timed(clients["default"].aget_token("a", timeout=0.3)))
-        )
-    assert took < 1
-
-
-async def timed(coroutine: Any) -> Any:
-    start = time.monotonic()
-    try:
-        return await coroutine
-    except BaikalError:
-        return None
-    finally:
-        assert time.monotonic() - start < 1
+    Hanging.freed.clear()
+    with override_settings(CACHES=cache_of(Hanging)):
+        try:
+            with not_held_up(), contextlib.suppress(BaikalError):
+                asyncio.run(clients["default"].aget_token("a", timeout=0.3))
+        finally:
+            Hanging.freed.set()
 
 
 # -- what is out of sight ---------------------------------------------------------------------
@@ -451,7 +449,7 @@ def test_what_goes_to_loopback_in_clear_does_not_leave_through_a_proxy(
         client = OpenIDClient()
         call = client.grant_client if way == "sync" else async_to_sync(client.agrant_client)
         with contextlib.suppress(BaikalError):
-            call("a", timeout=2)
+            call("a")
         assert proxy.requests == []
 
 
@@ -561,14 +559,16 @@ def tenant_key(key: str, key_prefix: str, version: int) -> str:
     return f"{tenant.get()}:{key}"
 
 
-def test_a_coroutine_that_ran_out_of_time_gives_the_lock_in_the_cache_back(authserver):
-    client = clients["default"]
+def test_a_coroutine_that_ran_out_of_time_gives_the_lock_in_the_cache_back(authserver, monkeypatch):
+    # It has only so long for it; and whoever waits for a lock does so for half of the timeout.
+    monkeypatch.setattr(performers, "CLEANUP", PATIENCE)
+    client = OpenIDClient(timeout=2 * PATIENCE)
     asyncio.run(client.agrant_client("warm"))
-    with authserver.fail("token", hang=True), contextlib.suppress(BaikalError):
-        asyncio.run(client.aget_token("a", timeout=0.3))
-    took, answered = elapsed(lambda: asyncio.run(client.aget_token("a")))
-    assert isinstance(answered, str)
-    assert took < 1, f"it took {took:.1f} s"
+    with authserver.fail("token", hang=True) as hanging, contextlib.suppress(BaikalError):
+        asyncio.run(client.aget_token("a", timeout=2))
+    assert hanging.hits, "it had the lock"
+    with not_held_up():
+        assert isinstance(asyncio.run(client.aget_token("a")), str)
 
 
 def test_a_cache_key_function_sees_the_context_of_the_coroutine(authserver):
@@ -593,13 +593,14 @@ def test_a_cache_key_function_sees_the_context_of_the_coroutine(authserver):
 def test_a_waiter_with_time_left_tries_for_itself(authserver):
     client = clients["default"]
     client.grant_client("warm")
-    authserver.fail("token", hang=True, times=1)
+    hanging = authserver.fail("token", hang=True)
     with ThreadPoolExecutor(2) as pool:
-        pool.submit(client.get_token, "a", timeout=0.7)
-        time.sleep(0.1)
-        failed = pool.submit(client.get_token, "a", timeout=1.1).exception()
-    authserver.recover()
-    assert failed is None
+        hurried = pool.submit(client.get_token, "a", timeout=1)
+        until(lambda: hanging.hits or hurried.done(), "the first one asks")
+        patient = pool.submit(client.get_token, "a")
+        assert isinstance(hurried.exception(), AuthserverUnavailable)
+        hanging.lift()
+    assert patient.exception() is None
 
 
 def test_the_documented_cause_of_a_refused_id_token_stays():

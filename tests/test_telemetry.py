@@ -68,7 +68,7 @@ def short(told: list[dict[str, Any]]) -> list[tuple[str, int | None, str | None]
 
 def id_token(server: FakeAuthserver) -> str:
     """Give one, with a client that nobody watches."""
-    other = OpenIDClient(timeout=20)
+    other = OpenIDClient(timeout=60)
     request = other.start_authorization("https://me.example.com/cb", "openid")
     answered = server.authorize(request.url)
     found = re.search(r"code=([^&]+)", answered)
@@ -124,7 +124,7 @@ def test_a_request_without_an_answer_is_told_of_with_the_reason(
         assert short(told) == [("token", status, reason)]
         told.clear()
     (port,) = free_ports(1)
-    gone = OpenIDClient(f"http://127.0.0.1:{port}", "a", "b", timeout=20)
+    gone = OpenIDClient(f"http://127.0.0.1:{port}", "a", "b", timeout=60)
     with pytest.raises(AuthserverUnavailable):
         call(gone, "grant_client")
     assert short(told) == [("discovery", None, "connection_failed")]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
+from timing import PATIENCE, until
 from world import SERVER, World, answer, config, token
 
 from django_baikal import OpenIDClient, clients
@@ -315,26 +317,31 @@ def test_sync_and_async_share_the_cached_token(authserver):
 
 
 def test_a_failure_reaches_every_waiter_as_its_own_error(authserver):
-    authserver.fail("token", status=400, delay=0.3, body={"error": "invalid_scope"})
-    barrier = threading.Barrier(20)
+    fault = authserver.fail("token", status=400, hang=True, body={"error": "invalid_scope"})
+    client = clients["default"]
 
-    def call(_: int) -> BaseException | None:
-        barrier.wait()
-        try:
-            clients["default"].get_token("a")
-        except OAuthError as error:
-            return error
-        return None
+    def together() -> bool:
+        process = client._runtime.process
+        runs = [*process.flights._futures.values(), *process.async_flights._futures.values()]
+        waiting = sum(len(run._condition._waiters) + len(run._done_callbacks) for run in runs)
+        return bool(fault.hits) and fault.hits + waiting == 20
 
     with ThreadPoolExecutor(20) as pool:
-        errors = list(pool.map(call, range(20)))
+        calls = [pool.submit(client.get_token, "a") for _ in range(20)]
+        until(together, "one asks and 19 wait")
+        fault.lift()
+        errors = [call.exception() for call in calls]
     assert all(isinstance(error, OAuthError) for error in errors)
     assert {str(error) for error in errors} == {str(errors[0])}
     assert len({id(error) for error in errors}) == 20
     assert authserver.requests.count("token") == 1
 
+    fault = authserver.fail("token", status=400, hang=True, body={"error": "invalid_scope"})
+
     async def main() -> list[Any]:
-        calls = (clients["default"].aget_token("a") for _ in range(20))
+        calls = [asyncio.ensure_future(client.aget_token("a")) for _ in range(20)]
+        await asyncio.to_thread(until, together, "one asks and 19 wait")
+        fault.lift()
         return await asyncio.gather(*calls, return_exceptions=True)
 
     errors = asyncio.run(main())
@@ -427,7 +434,7 @@ def _in_another_process(entry: dict[str, Any], gate: Any, found: Any) -> None:
 def test_four_processes_that_share_a_database_cache_make_one_token_request(
     authserver, tmp_path, monkeypatch
 ):
-    url = f"sqlite:///{tmp_path}/db.sqlite3?transaction_mode=IMMEDIATE"
+    url = f"sqlite:///{tmp_path}/db.sqlite3?transaction_mode=IMMEDIATE&timeout=60"
     monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setenv("CACHE_URL", "dbcache://cache_table")
     create = [sys.executable, "-m", "django", "createcachetable"]
@@ -442,13 +449,19 @@ def test_four_processes_that_share_redis_make_one_token_request(authserver, monk
     location = "redis://127.0.0.1:6379/9"
     server = redis.Redis.from_url(location)
     try:
-        server.flushdb()
+        server.ping()
     except redis.exceptions.ConnectionError:
+        server.close()
         pytest.skip("no Redis at 127.0.0.1:6379")
-    monkeypatch.setenv("CACHE_URL", location)
     for _ in range(scale(1, 20)):
-        _four_processes(authserver)
-        server.flushdb()
+        # Others may be at it at the same time.
+        prefix = f"test-{uuid.uuid4().hex}"
+        monkeypatch.setenv("CACHE_URL", f"{location}?key_prefix={prefix}")
+        try:
+            _four_processes(authserver)
+        finally:
+            if keys := server.keys(f"{prefix}*"):
+                server.delete(*keys)
         authserver.requests.clear()
     server.close()
 
@@ -457,11 +470,12 @@ def _four_processes(authserver: FakeAuthserver) -> None:
     authserver.fail("token", delay=0.3)
     context = multiprocessing.get_context("spawn")
     gate, found = context.Barrier(4), context.Queue()
-    arguments = (authserver.settings(), gate, found)
+    # Whoever holds the lock is waited for during half of the timeout.
+    arguments = (authserver.settings(TIMEOUT=4 * PATIENCE), gate, found)
     processes = [context.Process(target=_in_another_process, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
-    made = {found.get(timeout=60) for _ in processes}
+    made = {found.get(timeout=4 * PATIENCE) for _ in processes}
     for process in processes:
         process.join(60)
         process.close()

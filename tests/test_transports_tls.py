@@ -7,13 +7,13 @@ import os
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback import Connection, answering, proxying, reply, running
+from timing import PATIENCE, not_held_up
 
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError
 from django_baikal.protocol.config import ClientConfig
@@ -37,7 +37,7 @@ def post(url: str, path: str = "/token?s3cret-value") -> Request:
     return Request("POST", url + path, HEADERS, b"s3cret-value")
 
 
-def send_with_requests(request: Request, timeout: float = 5, **config: Any) -> Response:
+def send_with_requests(request: Request, timeout: float = PATIENCE, **config: Any) -> Response:
     transport = RequestsTransport(ClientConfig(**config))
     try:
         return transport.send(request, timeout=timeout)
@@ -45,7 +45,7 @@ def send_with_requests(request: Request, timeout: float = 5, **config: Any) -> R
         transport.close()
 
 
-def send_with_aiohttp(request: Request, timeout: float = 5, **config: Any) -> Response:
+def send_with_aiohttp(request: Request, timeout: float = PATIENCE, **config: Any) -> Response:
     pytest.importorskip("aiohttp")
     from django_baikal.transports.aiohttp import AiohttpTransport
 
@@ -262,7 +262,7 @@ def hang(connection: Connection) -> None:
 
 def drip_head(connection: Connection) -> None:
     connection.request()
-    connection.drip(reply(headers=("X: " + "a" * 500,)))
+    connection.drip(reply(headers=("X: " + "a" * 5000,)))
 
 
 @both
@@ -279,10 +279,8 @@ def test_an_exchange_over_tls_ends_at_its_deadline(
     with running(proxying()) as proxy, running(handler, contexts["good"]) as server:
         if tunnel:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
-        began = time.monotonic()
-        with pytest.raises(AuthserverUnavailable) as caught:
+        with not_held_up(), pytest.raises(AuthserverUnavailable) as caught:
             send(post(server.url), timeout=0.4, verify_certs=ca_path)
-        assert time.monotonic() - began < 1.5
         assert caught.value.code == "timeout"
         server.stop()
 
@@ -299,10 +297,8 @@ def test_a_handshake_and_a_tunnel_that_hang_end_at_the_deadline(
         for use_proxy in (False, True):
             if use_proxy:
                 monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
-            began = time.monotonic()
-            with pytest.raises(AuthserverUnavailable) as caught:
+            with not_held_up(), pytest.raises(AuthserverUnavailable) as caught:
                 send(post(server.url.replace("http:", "https:")), timeout=0.4)
-            assert time.monotonic() - began < 1.5
             assert caught.value.code == "timeout"
         server.stop()
         proxy.stop()
@@ -352,7 +348,7 @@ def test_a_new_loop_per_request_leaves_no_tls_connection_open(
     transport = AiohttpTransport(ClientConfig(verify_certs=ca_path))
     with running(answering(), contexts["good"]) as server:
         for _ in range(20):
-            assert asyncio.run(transport.asend(post(server.url), timeout=5)).status == 200
+            assert asyncio.run(transport.asend(post(server.url), timeout=PATIENCE)).status == 200
         server.wait_until_idle()
 
 
@@ -370,7 +366,7 @@ def test_the_ca_bundle_is_loaded_once(
 
     with running(one_request, contexts["good"]) as server:
         for _ in range(3):
-            assert transport.send(post(server.url), timeout=5).status == 200
+            assert transport.send(post(server.url), timeout=PATIENCE).status == 200
             server.wait_until_idle()
         assert server.connections == 3
     # requests would add all public CAs to a context that is to have only ours.
@@ -390,11 +386,11 @@ request = Request("POST", {url!r}, {{"Accept-Encoding": "identity"}}, b"x")
 transport = Transport(config)
 if {kind!r} == "aiohttp":
     def call(transport):
-        return loop.run_until_complete(transport.asend(request, timeout=5)).status
+        return loop.run_until_complete(transport.asend(request, timeout=60)).status
     loop = asyncio.new_event_loop()
 else:
     def call(transport):
-        return transport.send(request, timeout=5).status
+        return transport.send(request, timeout=60).status
 assert call(transport) == 200
 child = os.fork()
 if not child:
@@ -442,7 +438,7 @@ def test_after_a_fork_the_parent_keeps_its_connection_and_the_child_makes_its_ow
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=4 * PATIENCE,
         )
     assert (done.returncode, done.stderr) == (0, "")
     assert (server.connections, len(server.requests)) == (2, 5)

@@ -398,7 +398,7 @@ class Reply:
         lines = [f"{method} {target} HTTP/1.1", "Connection: close"]
         sent = {"host": f"127.0.0.1:{port}"} | headers
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in sent.items()]
-        with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        with socket.create_connection(("127.0.0.1", port), 60) as sock:
             sock.sendall("\r\n".join([*lines, "", ""]).encode())
             raw = b"".join(iter(lambda: sock.recv(65536), b""))
         head, _, self.body = raw.partition(b"\r\n\r\n")
@@ -418,9 +418,16 @@ COMMANDS = {
         "gunicorn",
         "--bind=127.0.0.1:0",
         "--threads=2",
+        "--keep-alive=60",
         "django.core.wsgi:get_wsgi_application()",
     ],
-    "uvicorn": ["uvicorn", "--port=0", "--factory", "django.core.asgi:get_asgi_application"],
+    "uvicorn": [
+        "uvicorn",
+        "--port=0",
+        "--timeout-keep-alive=60",
+        "--factory",
+        "django.core.asgi:get_asgi_application",
+    ],
 }
 
 
@@ -506,7 +513,7 @@ def test_a_real_server_answers_head_304_and_405(port):
 
 
 def test_a_connection_can_be_used_again_after_each_kind_of_answer(port):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     etag = Reply(port, "GET", JWKS).headers["etag"]
     for method, known in itertools.product(["HEAD", "GET", "OPTIONS"], ["", etag]):
         connection.request(method, JWKS, headers={"If-None-Match": known})

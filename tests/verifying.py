@@ -77,7 +77,7 @@ class Answer(NamedTuple):
 
 def fetched(url: str) -> Answer:
     """Fetch a JWK Set; raise if there is none."""
-    answer = requests.get(url, timeout=10)
+    answer = requests.get(url, timeout=60)
     answer.raise_for_status()
     said = dict(re.findall(r"([a-z-]+)=(\d+)", answer.headers["Cache-Control"]))
     allowed = [float(said.get(name, 0)) for name in ("max-age", "stale-while-revalidate")]

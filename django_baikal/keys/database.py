@@ -105,31 +105,33 @@ class DatabaseKeyStore:
 
         Raises StoreUnavailable; and with ``wait=False`` WouldWait, if it has to be read.
         """
-        seen = self._tried_at
-        if self._rested():
-            return self._known()
+        # A busy machine may let time pass between any two of these lines: one time for all of them.
+        begun, seen = time.monotonic(), self._tried_at
+        if self._rested(begun):
+            return self._known(begun)
         if not wait:
-            if self._lock.locked() and self._is_good():
-                return self._known()
+            if self._lock.locked() and self._is_good(begun):
+                return self._known(begun)
             raise WouldWait
         # One thread reads. The others go on with what is known, or wait if that is of no use.
-        if not self._lock.acquire(blocking=not self._is_good()):
-            return self._known()
+        if not self._lock.acquire(blocking=not self._is_good(begun)):
+            return self._known(begun)
         try:
-            # What another thread has found while this one waited is good for both.
-            found = self._read() if seen == self._tried_at else None
+            if seen != self._tried_at:
+                # What another thread has found while this one waited is good for both.
+                return self._known(begun)
+            found = self._read()
         finally:
             self._lock.release()
-        return self._known() if found is None else found
+        return self._known(time.monotonic()) if found is None else found
 
-    def _is_good(self) -> bool:
-        timing, age = self.options.timing, time.monotonic() - self._good_at
+    def _is_good(self, now: float) -> bool:
+        timing, age = self.options.timing, now - self._good_at
         return self._ring is not None and age < timing.process_cache_ttl + timing.process_max_stale
 
-    def _rested(self) -> bool:
+    def _rested(self, now: float) -> bool:
         rest = self.options.timing.process_cache_ttl
-        age = time.monotonic() - self._tried_at
-        return age < (rest if self._is_good() else min(rest, RETRY))
+        return now - self._tried_at < (rest if self._is_good(now) else min(rest, RETRY))
 
     def _read(self) -> Ring[SigningKey] | None:
         """Read the ring and remember it, unless it is empty; give None if that fails."""
@@ -163,7 +165,7 @@ class DatabaseKeyStore:
         What was done to keys is never undone. If it is nevertheless, and was not done just now,
         raises Tampered.
         """
-        known = self._ring if self._is_good() else None
+        known = self._ring if self._is_good(time.monotonic()) else None
         undone = list(_undone(known, found)) if known else []
         timing = self.options.timing
         lag = timedelta(seconds=timing.replica_lag + 2 * timing.clock_skew)
@@ -182,9 +184,9 @@ class DatabaseKeyStore:
             with suppress(Error):
                 connection.close_if_unusable_or_obsolete()
 
-    def _known(self) -> Ring[SigningKey]:
+    def _known(self, now: float) -> Ring[SigningKey]:
         ring = self._ring
-        if ring is None or not self._is_good():
+        if ring is None or not self._is_good(now):
             raise StoreUnavailable(f"{self._source} cannot be read: {self._failure}")
         return ring
 
