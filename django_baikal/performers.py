@@ -12,8 +12,9 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from django_baikal import correlation
@@ -44,6 +45,36 @@ _CACHE_KEY = "cache-key"
 _CACHE_VALUE = "cache-value"
 
 
+class Caches:
+    """Django's cache of one alias, each copy of it lent to one caller at a time.
+
+    Django makes one for each thread, and in async code for each request. One of Redis would connect
+    anew each time, and the connection would stay until the garbage is collected.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._free: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """Lend a copy; raises ImproperlyConfigured."""
+        from django.core.cache import caches
+
+        settings = caches.settings
+        try:
+            made_by, cache = self._free.pop()
+        except IndexError:
+            made_by = cache = None
+        if made_by is not settings:
+            # In a context of its own, where there is no copy yet that somebody else uses.
+            cache = contextvars.Context().run(caches.__getitem__, self.alias)
+        try:
+            yield cache
+        finally:
+            self._free.append((settings, cache))
+
+
 class Process:
     """What belongs to one process of one client, and is made anew after a fork."""
 
@@ -53,6 +84,7 @@ class Process:
         # Apart from those of the threads: a thread that waited for a task of the event loop that
         # it blocks would wait for ever.
         self.async_flights = Flights()
+        self.caches = Caches(config.cache)
         self._made: dict[str, Any] = {}
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="django-baikal-aside")
         if config.allow_http:
@@ -198,18 +230,18 @@ class Performer:
                 time.sleep(min(seconds, self.left()))
                 return None
             case effects.CacheGet(name):
-                cache, key = self._cache(name)
-                return _opened(self._tried(cache.get, key), key)
+                with self._cache(name) as (cache, key):
+                    return _opened(self._tried(cache.get, key), key)
             case effects.CacheSet(name, value, ttl):
-                cache, key = self._cache(name)
-                self._tried(cache.set, key, _sealed(value, key), ttl)
+                with self._cache(name) as (cache, key):
+                    self._tried(cache.set, key, _sealed(value, key), ttl)
                 return None
             case effects.CacheAdd(name, value, ttl):
-                cache, key = self._cache(name)
-                return self._tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
+                with self._cache(name) as (cache, key):
+                    return self._tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
             case effects.CacheDelete(name):
-                cache, key = self._cache(name)
-                self._tried(cache.delete, key, always=True)
+                with self._cache(name) as (cache, key):
+                    self._tried(cache.delete, key, always=True)
                 return None
             case _:
                 return self._at_once(effect)
@@ -282,22 +314,22 @@ class Performer:
             flights.land(("background", name), future, None)
             logger.warning("BAIKAL[%r]: no thread for a renewal.", self.runtime.config.alias)
 
-    def _cache(self, name: tuple[Any, ...]) -> tuple[Any, str]:
-        """Give Django's cache, and the key that nobody can guess ``name`` from."""
-        from django.core.cache import caches
+    @contextmanager
+    def _cache(self, name: tuple[Any, ...]) -> Iterator[tuple[Any, str]]:
+        """Lend Django's cache, and give the key that nobody can guess ``name`` from."""
         from django.core.exceptions import ImproperlyConfigured
 
         from django_baikal.keys.sealing import digest
 
         try:
-            cache = caches[self.runtime.config.cache]
-            key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
+            with self.runtime.process.caches.one() as cache:
+                key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
+                yield cache, f"django_baikal.{key}"
         except ImproperlyConfigured as error:
             raise ConfigurationError(
                 f"BAIKAL[{self.runtime.config.alias!r}]: cached tokens need Django's cache and "
                 f"SECRET_KEY: {error}"
             ) from None
-        return cache, f"django_baikal.{key}"
 
     def _tried(
         self, operation: Any, *args: Any, otherwise: Any = None, always: bool = False
