@@ -66,6 +66,12 @@ class Services:
             found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("get", "set", "del")
         )
 
+    def entries(self) -> tuple[int, float]:
+        """Count what is in the cache; give the bytes that an entry takes there, on average."""
+        sizes = [self._redis.memory_usage(key) for key in self._redis.scan_iter(count=1000)]
+        found = [size for size in sizes if size]  # some have just ended
+        return len(found), sum(found) / max(len(found), 1)
+
     def connections(self) -> tuple[int, int]:
         """Count the connections to the cache and to the database, but for the test's own."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -84,6 +90,13 @@ def others(made: World, number: int) -> list[Asking]:
         token = secrets.token_urlsafe(32) if kind == "forged" else made.token(kind)
         found.append(Asking(kind, JWKS if kind == "keys" else path, token))
     return found
+
+
+def connections_to(port: int) -> int:
+    """Count the connections that are open to a port of this machine."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [(line.split()[2], line.split()[3]) for line in lines]
+    return sum(remote.endswith(f":{port:04X}") and state == "01" for remote, state in ends)
 
 
 def signed_by(question: Any) -> str:
@@ -122,12 +135,18 @@ def test_many_processes_answer_right_at_a_steady_rate(
         mixed = others(made, others_rate * seconds)
         first, rotated = made.rotate()["signs"], None
         faults.authserver = made.authserver
+        spent = seconds_of(site)
+        with wrk(site, known, connections=WARM, rate=warm_rate) as alone:
+            time.sleep(scale(2, 30))
+        each_known = (seconds_of(site) - spent) / max(alone.counts.total(), 1)
         operations, spent, begun = services.operations(), seconds_of(site), time.monotonic()
         with (
             wrk(site, known, connections=WARM, rate=warm_rate) as warm,
             wrk(site, mixed, connections=OTHERS, rate=others_rate) as other,
         ):
-            while (passed := time.monotonic() - begun) < seconds or not faults.made:
+            passed = 0.0
+            while passed < seconds or not faults.made or rotated is None:
+                passed = time.monotonic() - begun
                 assert passed < seconds + PATIENCE
                 time.sleep(min(1.0, seconds / 16))
                 sizes.append(size_of(site))
@@ -136,7 +155,8 @@ def test_many_processes_answer_right_at_a_steady_rate(
         elapsed = time.monotonic() - begun
         faults.authserver = None
         operations, spent = services.operations() - operations, seconds_of(site) - spent
-        counts = warm.counts + other.counts
+        counts, asked = warm.counts + other.counts, faults.questions
+        each_other = (spent - each_known * warm.counts.total()) / max(other.counts.total(), 1)
         (memory, files), (memory_end, files_end) = quarters(sizes)
         by_status = Counter[int]()
         for (_, status), number in counts.items():
@@ -146,12 +166,16 @@ def test_many_processes_answer_right_at_a_steady_rate(
             ("requests", f"{total} in {elapsed:.0f} s, {total / elapsed:.0f} a second"),
             ("answers", ", ".join(f"{n} x {status}" for status, n in sorted(by_status.items()))),
             ("wrong answers", str(sum(wrong(counts).values()) + warm.errors + other.errors)),
-            ("questions to the authserver", f"{faults.questions}, of which {faults.made} failed"),
+            ("questions to the authserver", f"{asked}, of which {faults.made} failed"),
+            ("a known token, nothing else, by wrk", str(alone)),
             ("a known token, by wrk", str(warm)),
             ("any other request, by wrk", str(other)),
-            ("processor time", f"{1000 * spent / total:.2f} ms a request"),
+            ("processor time of a known token", f"{1000 * each_known:.2f} ms"),
+            ("processor time of any other", f"{1000 * each_other:.2f} ms"),
             ("operations of the cache", f"{operations / total:.2f} a request"),
-            ("connections to the cache", f"{services.connections()[0]}"),
+            ("entries of the cache", "{}, of {:.0f} bytes".format(*services.entries())),
+            ("connections to the cache", str(services.connections()[0])),
+            ("connections to the authserver", str(connections_to(made.port))),
             ("memory of all processes", f"{memory:.1f} MiB, at the end {memory_end:.1f} MiB"),
             ("descriptors", f"{files:.0f}, at the end {files_end:.0f}"),
         ]
