@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import jwt
 import pytest
 from load_measured import (
     GROWTH,
+    Asked,
     Asking,
+    Counts,
     Faults,
     Size,
     needs_wrk,
@@ -110,6 +113,95 @@ def asked_by(made: World) -> str:
     return signed_by(made.authserver.requests.to("introspection")[-1])
 
 
+@dataclass
+class Run:
+    """What was seen in ``seconds``; ``spent``: the site's processor time in it, in seconds.
+
+    ``alone``: callers who are known, before there were others; ``each``: processor time of one.
+    """
+
+    services: Services
+    made: World
+    faults: Faults
+    seconds: float
+    alone: Asked = field(default_factory=Asked)
+    known: Asked = field(default_factory=Asked)
+    others: Asked = field(default_factory=Asked)
+    each: float = 0
+    spent: float = 0
+    operations: int = 0
+    sizes: list[Size] = field(default_factory=list)
+    #: Our keys: the one that signed at first, and the one that took over.
+    first: str = ""
+    second: str = ""
+
+    def ask(self, scale: Callable[[Any, Any], Any]) -> None:
+        """Let all ask for so long; in the middle our keys rotate."""
+        site, made, rates = self.made.site, self.made, scale((40, 20), (100, 40))
+        known = [Asking("known", "/sync", made.issue()) for _ in range(KNOWN)]
+        assert {site.ask(each.path, each.token) for each in known} == {200}
+        mixed = others(made, int(rates[1] * self.seconds))
+        self.first = made.rotate()["signs"]
+        spent = seconds_of(site)
+        with wrk(site, known, connections=WARM, rate=rates[0]) as self.alone:
+            time.sleep(scale(2, 30))
+        self.each = (seconds_of(site) - spent) / max(self.alone.counts.total(), 1)
+        self.faults.authserver = made.authserver
+        operations, spent, begun = self.services.operations(), seconds_of(site), time.monotonic()
+        with (
+            wrk(site, known, connections=WARM, rate=rates[0]) as self.known,
+            wrk(site, mixed, connections=OTHERS, rate=rates[1]) as self.others,
+        ):
+            passed = 0.0
+            while passed < self.seconds or not self.faults.made or not self.second:
+                passed = time.monotonic() - begun
+                assert passed < self.seconds + PATIENCE
+                time.sleep(min(1.0, self.seconds / 16))
+                self.sizes.append(size_of(site))
+                if passed > self.seconds / 2 and not self.second:
+                    self.second = made.rotate("--now", "--force")["signs"]
+        self.seconds = time.monotonic() - begun
+        self.faults.authserver = None
+        self.operations = self.services.operations() - operations
+        self.spent = seconds_of(site) - spent
+
+    @property
+    def counts(self) -> Counts:
+        return self.known.counts + self.others.counts
+
+    @property
+    def statuses(self) -> Counter[int]:
+        found = Counter[int]()
+        for (_, status), number in self.counts.items():
+            found[status] += number
+        return found
+
+    def table(self) -> str:
+        total, errors = self.counts.total(), self.known.errors + self.others.errors
+        rest = self.spent - self.each * self.known.counts.total()
+        other = rest / max(self.others.counts.total(), 1)
+        early, late = quarters(self.sizes)
+        statuses = sorted(self.statuses.items())
+        rows = [
+            ("requests", f"{total} in {self.seconds:.0f} s, {total / self.seconds:.0f} a second"),
+            ("answers", ", ".join(f"{number} x {status}" for status, number in statuses)),
+            ("wrong answers", str(sum(wrong(self.counts).values()) + errors)),
+            ("questions", f"{self.faults.questions}, of which {self.faults.made} failed"),
+            ("known tokens before all others", str(self.alone)),
+            ("known tokens", str(self.known)),
+            ("all others", str(self.others)),
+            ("processor time of a known token", f"{1000 * self.each:.2f} ms"),
+            ("processor time of any other", f"{1000 * other:.2f} ms"),
+            ("operations of the cache", f"{self.operations / total:.2f} a request"),
+            ("entries of the cache", "{}, of {:.0f} bytes".format(*self.services.entries())),
+            ("connections to the cache", str(self.services.connections()[0])),
+            ("connections to the authserver", str(connections_to(self.made.port))),
+            ("memory of all processes", f"{early.memory:.1f} MiB, later {late.memory:.1f} MiB"),
+            ("descriptors", f"{early.descriptors:.0f}, later {late.descriptors:.0f}"),
+        ]
+        return "\n".join(f"{name:34}{value}" for name, value in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.programs
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read in /proc")
@@ -121,83 +213,35 @@ def test_many_processes_answer_right_at_a_steady_rate(
 ) -> None:
     needs_wrk()
     pytest.importorskip(name)
-    seconds, warm_rate, others_rate = scale(8, 300), scale(40, 100), scale(20, 40)
     # One answer of the authserver in a hundred fails; in a few seconds there are not so many.
-    faults, sizes = Faults(scale(20, 100)), list[Size]()
+    faults = Faults(scale(20, 100))
     with ExitStack() as stack:
         services = Services(stack)
         options: dict[str, Any] = {"cache": services.cache, "ttl": TTL, "on_request": faults}
         made = stack.enter_context(world(MANY[name], services.database, **options))
         made.well()
-        site, before = made.site, made.site.processes()
-        known = [Asking("known", "/sync", made.issue()) for _ in range(KNOWN)]
-        assert {site.ask(each.path, each.token) for each in known} == {200}
-        mixed = others(made, others_rate * seconds)
-        first, rotated = made.rotate()["signs"], None
-        faults.authserver = made.authserver
-        spent = seconds_of(site)
-        with wrk(site, known, connections=WARM, rate=warm_rate) as alone:
-            time.sleep(scale(2, 30))
-        each_known = (seconds_of(site) - spent) / max(alone.counts.total(), 1)
-        operations, spent, begun = services.operations(), seconds_of(site), time.monotonic()
-        with (
-            wrk(site, known, connections=WARM, rate=warm_rate) as warm,
-            wrk(site, mixed, connections=OTHERS, rate=others_rate) as other,
-        ):
-            passed = 0.0
-            while passed < seconds or not faults.made or rotated is None:
-                passed = time.monotonic() - begun
-                assert passed < seconds + PATIENCE
-                time.sleep(min(1.0, seconds / 16))
-                sizes.append(size_of(site))
-                if passed > seconds / 2 and rotated is None:
-                    rotated = made.rotate("--now", "--force")["signs"]
-        elapsed = time.monotonic() - begun
-        faults.authserver = None
-        operations, spent = services.operations() - operations, seconds_of(site) - spent
-        counts, asked = warm.counts + other.counts, faults.questions
-        each_other = (spent - each_known * warm.counts.total()) / max(other.counts.total(), 1)
-        (memory, files), (memory_end, files_end) = quarters(sizes)
-        by_status = Counter[int]()
-        for (_, status), number in counts.items():
-            by_status[status] += number
-        total = counts.total()
-        rows = [
-            ("requests", f"{total} in {elapsed:.0f} s, {total / elapsed:.0f} a second"),
-            ("answers", ", ".join(f"{n} x {status}" for status, n in sorted(by_status.items()))),
-            ("wrong answers", str(sum(wrong(counts).values()) + warm.errors + other.errors)),
-            ("questions to the authserver", f"{asked}, of which {faults.made} failed"),
-            ("a known token, nothing else, by wrk", str(alone)),
-            ("a known token, by wrk", str(warm)),
-            ("any other request, by wrk", str(other)),
-            ("processor time of a known token", f"{1000 * each_known:.2f} ms"),
-            ("processor time of any other", f"{1000 * each_other:.2f} ms"),
-            ("operations of the cache", f"{operations / total:.2f} a request"),
-            ("entries of the cache", "{}, of {:.0f} bytes".format(*services.entries())),
-            ("connections to the cache", str(services.connections()[0])),
-            ("connections to the authserver", str(connections_to(made.port))),
-            ("memory of all processes", f"{memory:.1f} MiB, at the end {memory_end:.1f} MiB"),
-            ("descriptors", f"{files:.0f}, at the end {files_end:.0f}"),
-        ]
-        table = "\n".join(f"{name:36}{value}" for name, value in rows)
-        record_property("table", f"{name}\n{table}")
+        before = made.site.processes()
+        run = Run(services, made, faults, scale(8, 300))
+        run.ask(scale)
+        record_property("table", f"{name}\n{run.table()}")
 
-        told = "".join(site.told)
-        assert wrong(counts) == {}, told
-        assert (warm.errors, other.errors) == (0, 0)
+        told = "".join(made.site.told)
+        assert wrong(run.counts) == {}, told
+        assert (run.known.errors, run.others.errors) == (0, 0)
         assert "Traceback" not in told, told
-        assert {kind for kind, _ in counts} == {"known", *MIX}
+        assert {kind for kind, _ in run.counts} == {"known", *MIX}
         # Whoever asked together with another one is told the same.
-        assert by_status[503] <= faults.made * (WARM + OTHERS), table
+        assert run.statuses[503] <= faults.made * (WARM + OTHERS), run.table()
 
         # The authserver knew our key each time, and the new one came into use.
         questions = made.authserver.requests.to("introspection")
         assert {each.error for each in questions if not each.fault} == {None}
-        assert {signed_by(each) for each in questions} <= {first, rotated}
-        until(lambda: asked_by(made) == rotated, "the new key signs")
+        assert {signed_by(each) for each in questions} <= {run.first, run.second}
+        until(lambda: asked_by(made) == run.second, "the new key signs")
 
-        assert site.processes() == before
+        assert made.site.processes() == before
+        early, late = quarters(run.sizes)
         # A few seconds are the time in which a server comes to its size.
-        assert memory_end - memory < scale(10 * GROWTH, GROWTH), table
-        assert files_end - files <= POOLED, table
+        assert late.memory - early.memory < scale(10 * GROWTH, GROWTH), run.table()
+        assert late.descriptors - early.descriptors <= POOLED, run.table()
         until(lambda: services.connections()[1] == 0, "no connection to the database is left")
