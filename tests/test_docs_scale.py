@@ -24,8 +24,10 @@ from django_baikal.exceptions import InactiveToken
 from django_baikal.keys import keepers
 from django_baikal.keys.rotation import Timing
 from django_baikal.models import SigningKey
+from django_baikal.performers import THREADS
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.testing import FakeAuthserver
+from django_baikal.transports.requests import _POOL_SIZE
 
 PAGE = DOCS / "howto" / "grow-past-one-machine.md"
 
@@ -41,6 +43,12 @@ def test_the_defaults_that_are_named_are_those_of_the_code() -> None:
     named = re.findall(r"`([A-Z_]+)` \((\d+)(?: s)?\)", prose(PAGE))
     assert {"INTROSPECTION_TTL", "PROCESS_CACHE_TTL", "JWKS_STALE"} <= {name for name, _ in named}
     assert [each for each in named if float(each[1]) != defaults[each[0]]] == []
+
+
+def test_the_numbers_of_connections_are_those_of_the_code() -> None:
+    text = prose(PAGE)
+    assert f"in async code {THREADS} and\n" in text
+    assert f"up to {_POOL_SIZE} of those" in text
 
 
 # -- the cache -------------------------------------------------------------------------------------
