@@ -38,7 +38,7 @@ from operations_stage import postgresql, redis_server
 #: How many connections to a site there are, for callers who are known and for all others: fewer
 #: than it has threads, for the authserver asks it for its keys while it waits for the answer.
 WARM, OTHERS = 16, 8
-#: Who the others are.
+#: Who the others are: the authserver is asked about every second one of them, the new and forged.
 MIX = [*["new"] * 4, "forged", "revoked", "expired", "for-another", "none", "keys"]
 #: How many tokens are known. With INTROSPECTION_TTL, few enough for 99 of 100 requests with one of
 #: them to cause no question.
