@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from django_baikal import correlation
@@ -45,6 +46,34 @@ _CACHE_KEY = "cache-key"
 _CACHE_VALUE = "cache-value"
 
 
+class Caches:
+    """Django's cache of one alias, each copy of it lent to one caller at a time.
+
+    Django makes one for each thread, and in async code for each request. One of Redis would connect
+    anew each time, and the connection would stay until the garbage is collected.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._free: list[tuple[Any, Any]] = []
+
+    def take(self) -> tuple[Any, Any]:
+        """Give a copy, as the second of two, to be given back; raises ImproperlyConfigured."""
+        from django.core.cache import caches
+
+        settings = caches.settings
+        with suppress(IndexError):  # there is none, or not any more
+            kept = self._free.pop()
+            if kept[0] is settings:
+                return kept
+        # In a context of its own, where there is no copy yet that somebody else uses.
+        return settings, contextvars.Context().run(caches.__getitem__, self.alias)
+
+    def give_back(self, taken: tuple[Any, Any]) -> None:
+        """Let the next caller have it."""
+        self._free.append(taken)
+
+
 class Process:
     """What belongs to one process of one client, and is made anew after a fork."""
 
@@ -54,6 +83,7 @@ class Process:
         # Apart from those of the threads: a thread that waited for a task of the event loop that
         # it blocks would wait for ever.
         self.async_flights = Flights()
+        self.caches = Caches(config.cache)
         self._made: dict[str, Any] = {}
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="django-baikal-aside")
         if config.allow_http:
@@ -200,18 +230,17 @@ class Performer:
                 time.sleep(min(seconds, self.left()))
                 return None
             case effects.CacheGet(name):
-                cache, key = self._cache(name)
-                return _opened(self._tried(cache.get, key), key)
+                key = self._key(name)
+                return _opened(self._tried("get", key), key)
             case effects.CacheSet(name, value, ttl):
-                cache, key = self._cache(name)
-                self._tried(cache.set, key, _sealed(value, key), ttl)
+                key = self._key(name)
+                self._tried("set", key, _sealed(value, key), ttl)
                 return None
             case effects.CacheAdd(name, value, ttl):
-                cache, key = self._cache(name)
-                return self._tried(cache.add, key, _sealed(value, key), ttl, otherwise=True)
+                key = self._key(name)
+                return self._tried("add", key, _sealed(value, key), ttl, otherwise=True)
             case effects.CacheDelete(name):
-                cache, key = self._cache(name)
-                self._tried(cache.delete, key, always=True)
+                self._tried("delete", self._key(name), always=True)
                 return None
             case _:
                 return self._at_once(effect)
@@ -284,40 +313,50 @@ class Performer:
             flights.land(("background", name), future, None)
             logger.warning("BAIKAL[%r]: no thread for a renewal.", self.runtime.config.alias)
 
-    def _cache(self, name: tuple[Any, ...]) -> tuple[Any, str]:
-        """Give Django's cache, and the key that nobody can guess ``name`` from."""
-        from django.core.cache import caches
+    def _key(self, name: tuple[Any, ...]) -> str:
+        """Give the cache's key for ``name``, which nobody can guess it from."""
         from django.core.exceptions import ImproperlyConfigured
 
         from django_baikal.keys.sealing import digest
 
         try:
-            cache = caches[self.runtime.config.cache]
             key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
         except ImproperlyConfigured as error:
-            raise ConfigurationError(
-                f"BAIKAL[{self.runtime.config.alias!r}]: cached tokens need Django's cache and "
-                f"SECRET_KEY: {error}"
-            ) from None
-        return cache, f"django_baikal.{key}"
+            raise self._unusable(error) from None
+        return f"django_baikal.{key}"
+
+    def _unusable(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"BAIKAL[{self.runtime.config.alias!r}]: cached tokens need Django's cache and "
+            f"SECRET_KEY: {error}"
+        )
 
     def _tried(
-        self, operation: Any, *args: Any, otherwise: Any = None, always: bool = False
+        self, operation: str, *args: Any, otherwise: Any = None, always: bool = False
     ) -> Any:
         """Do a cache operation; a cache that fails is as good as an empty one.
 
         Once it has failed, the call goes on without it: each operation may take until its timeout.
         """
+        from django.core.exceptions import ImproperlyConfigured
+
         if self._cache_failed and not always:
             return otherwise
+        caches = self.runtime.process.caches
         try:
-            return operation(*args)
+            taken = caches.take()
+        except ImproperlyConfigured as error:
+            raise self._unusable(error) from None
+        try:
+            return getattr(taken[1], operation)(*args)
         except Exception as error:  # noqa: BLE001 - each cache library raises its own
             self._cache_failed = True
             cache_logger.warning(
                 "The cache failed (%s); going on without it.", type(error).__name__
             )
             return otherwise
+        finally:
+            caches.give_back(taken)
 
     # -- async ------------------------------------------------------------------------------------
 

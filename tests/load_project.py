@@ -18,6 +18,7 @@ ROOT_URLCONF = "load_urls"
 MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django_baikal"]
 DATABASES = {"default": environ.Env().db_url("LOAD_DATABASE")}
+CACHES = {"default": environ.Env().cache_url("LOAD_CACHE")}
 BAIKAL = {
     "default": {
         "AUTHSERVER_ENDPOINT": os.environ["LOAD_AUTHSERVER"],

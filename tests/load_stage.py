@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from django_baikal.testing import FakeAuthserver
 
 HERE = Path(__file__).resolve().parent
 WSGI = "django.core.wsgi:get_wsgi_application()"
+ASGI = "django.core.asgi:get_asgi_application"
 JWKS = "/.well-known/jwks.json"
 #: More threads than callers: the authserver asks for our keys while callers wait for its answers.
 COMMANDS = {
@@ -37,8 +38,13 @@ COMMANDS = {
         *["gunicorn", "--bind=127.0.0.1:0", "--workers=2", "--threads=16", "--preload"],
         "load_used:application",
     ],
-    "uvicorn": ["uvicorn", "--port=0", "--factory", "django.core.asgi:get_asgi_application"],
+    "uvicorn": ["uvicorn", "--port=0", "--factory", ASGI],
     "runserver": ["django", "runserver", "--noreload", "127.0.0.1:0"],
+}
+#: With as many processes as in production.
+MANY = {
+    "gunicorn": ["gunicorn", "--bind=127.0.0.1:0", "--workers=4", "--threads=8", WSGI],
+    "uvicorn": ["uvicorn", "--port=0", "--workers=2", "--factory", ASGI],
 }
 #: How many ask at the same time, for each kind of token in turn.
 CALLERS = 6
@@ -74,10 +80,10 @@ def until(condition: Callable[[], Any], what: str) -> None:
 class Site:
     """The project behind a server; ``told`` is all that the server has said."""
 
-    def __init__(self, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self.told: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", *COMMANDS[name]],
+            [sys.executable, "-u", "-m", *command],
             cwd=HERE,
             env=environment,
             stdout=subprocess.PIPE,
@@ -97,6 +103,15 @@ class Site:
         until(lambda: self._port() or self._process.poll() is not None, "the server is there")
         self.port = self._port()
         assert self.port, "".join(self.told)
+        # uvicorn says it before its processes listen, where they are many.
+        until(self._listens, "the server listens")
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def _port(self) -> int:
         found = re.search(r"http://127\.0\.0\.1:(\d+)", "".join(self.told))
@@ -205,7 +220,14 @@ class World:
     """An authserver that can be stopped and started, a ring of keys, and a site."""
 
     def __init__(
-        self, name: str, database: str, stack: ExitStack, *, ttl: float = 1, **options: Any
+        self,
+        command: Sequence[str],
+        database: str,
+        stack: ExitStack,
+        *,
+        ttl: float = 1,
+        cache: str = "locmemcache://",
+        **options: Any,
     ) -> None:
         self.port = free_port()
         endpoint = f"http://127.0.0.1:{self.port}"
@@ -222,6 +244,7 @@ class World:
             "DJANGO_SETTINGS_MODULE": "load_project",
             "LOAD_AUTHSERVER": endpoint,
             "LOAD_DATABASE": database,
+            "LOAD_CACHE": cache,
             "LOAD_TTL": str(ttl),
             "PYTHONPATH": os.pathsep.join([str(root), str(HERE)]),
         }
@@ -229,7 +252,7 @@ class World:
         stack.callback(self.authserver_stops)
         self.authserver_starts()
         self.rotate()
-        self.site = Site(name, self.environment)
+        self.site = Site(command, self.environment)
         stack.callback(self.site.stop)
         self.site.started()
         url = f"http://127.0.0.1:{self.site.port}{JWKS}"
@@ -295,17 +318,18 @@ class World:
         return load
 
 
+def migrate(database: str) -> None:
+    """Make the tables in the database at that URL."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings", "DATABASE_URL": database}
+    command = [sys.executable, "-m", "django", "migrate", "--verbosity=0"]
+    subprocess.run(command, cwd=HERE, env=environment, check=True)
+
+
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a file of SQLite with the tables."""
     path: Path = tmp_path_factory.mktemp("load") / "keys.sqlite3"
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "settings",
-        "DATABASE_URL": f"sqlite:///{path}",
-    }
-    command = [sys.executable, "-m", "django", "migrate", "--verbosity=0"]
-    subprocess.run(command, cwd=HERE, env=environment, check=True)
+    migrate(f"sqlite:///{path}")
     return path
 
 
@@ -334,6 +358,6 @@ def connections_of(site: Site) -> int:
 
 
 @contextmanager
-def world(name: str, database: str, **options: Any) -> Iterator[World]:
+def world(command: Sequence[str], database: str, **options: Any) -> Iterator[World]:
     with ExitStack() as stack:
-        yield World(name, database, stack, **options)
+        yield World(command, database, stack, **options)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from load_measured import GROWTH, Faults, Size, quarters, size_of, wrong
 from load_stage import (  # noqa: F401 - some are fixtures
-    ALLOWED,
+    COMMANDS,
     JWKS,
     PATIENCE,
     POOLED,
-    Site,
     World,
     bearer,
     database,
@@ -36,46 +36,29 @@ from django_baikal.keys.generate import generate_key, private_pem
 
 #: Who asks, of 20 requests: mostly tokens that are known, as it is with real callers.
 MIX = [*["known"] * 12, *["new"] * 3, "revoked", "expired", "forged", "none", "keys"]
-#: Of the authserver's answers one in a hundred is a 500, and one breaks off in the middle.
-EVERY = 100
-#: How much more memory all processes of a site may take after the first quarter, in MiB.
-GROWTH = 24
+#: Of a hundred answers of the authserver one is a 500, and one breaks off in the middle.
+EVERY = 50
 THREADS = 8
 
 
 @dataclass
 class Report:
-    """``waits``: seconds, of known tokens; ``sizes``: (MiB, descriptors), over time."""
+    """``waits``: seconds, of known tokens; ``sizes``: over time."""
 
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     waits: list[float] = field(default_factory=list)
-    sizes: list[tuple[float, int]] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     questions: int = 0
     faults: int = 0
-
-    @property
-    def wrong(self) -> dict[tuple[str, int], int]:
-        return {
-            (kind, status): number
-            for (kind, status), number in self.counts.items()
-            if status not in ALLOWED[kind]
-        }
 
     def complete(self) -> bool:
         """Tell whether there are quarters, and an answer to each kind of token."""
         return len(self.sizes) >= 8 and {kind for kind, _ in [*self.counts]} == {*MIX}
 
-    def quarters(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Give the median of memory and descriptors, of the second quarter and of the last."""
-        size = len(self.sizes) // 4
-        parts = self.sizes[size : 2 * size], self.sizes[-size:]
-        first, last = (tuple(map(statistics.median, zip(*part, strict=True))) for part in parts)
-        return first, last
-
     def table(self, seconds: float) -> str:
         total = sum(self.counts.values())
-        (memory, files), (memory_end, files_end) = self.quarters()
+        (memory, files), (memory_end, files_end) = quarters(self.sizes)
         cuts = statistics.quantiles(self.waits, n=100)
         by_status = Counter[int]()
         for (_, status), number in self.counts.items():
@@ -83,36 +66,13 @@ class Report:
         rows = [
             ("requests", f"{total} in {seconds:.0f} s, {total / seconds:.0f} a second"),
             ("answers", ", ".join(f"{n} x {status}" for status, n in sorted(by_status.items()))),
-            ("wrong answers", str(sum(self.wrong.values()) + len(self.problems))),
+            ("wrong answers", str(sum(wrong(self.counts).values()) + len(self.problems))),
             ("questions to the authserver", f"{self.questions}, of which {self.faults} failed"),
             ("a known token, as the caller waits", f"p50 {cuts[49]:.4f} s, p99 {cuts[98]:.4f} s"),
             ("memory of all processes", f"{memory:.1f} MiB, at the end {memory_end:.1f} MiB"),
             ("descriptors", f"{files:.0f}, at the end {files_end:.0f}"),
         ]
         return "\n".join(f"{name:36}{value}" for name, value in rows)
-
-
-class Faults:
-    """Makes one answer in a hundred of the authserver a 500, and another one break off."""
-
-    def __init__(self) -> None:
-        self.questions = self.made = 0
-        self.authserver: Any = None
-        self._lock = threading.Lock()
-
-    def __call__(self, request: Any) -> None:
-        if request.endpoint != "introspection":
-            return
-        with self._lock:
-            self.questions += 1
-            kinds: dict[int, dict[str, Any]] = {
-                0: {"status": 500},
-                EVERY // 2: {"garbage": "truncated"},
-            }
-            kind = kinds.get(self.questions % EVERY)
-        if kind is not None and self.authserver is not None:
-            self.made += 1
-            self.authserver.fail("introspection", times=1, **kind)
 
 
 class Pace:
@@ -171,16 +131,6 @@ class Pace:
             connection.close()
 
 
-def size_of(site: Site) -> tuple[float, int]:
-    """Give the memory that all processes of a site have to themselves (MiB), and descriptors."""
-    kilobytes = 0
-    for pid in site.processes():
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                kilobytes += int(line.split()[1])
-    return kilobytes / 1024, len(site.descriptors())
-
-
 @pytest.mark.slow
 @pytest.mark.programs
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read in /proc")
@@ -193,8 +143,8 @@ def test_fault_17_a_long_day_leaves_no_trace(
     record_property: Callable[[str, str], None],
 ) -> None:
     seconds, rate = scale(8, 600), scale(50, 200)
-    faults, report = Faults(), Report()
-    with world(name, database, ttl=5, on_request=faults) as made:
+    faults, report = Faults(EVERY), Report()
+    with world(COMMANDS[name], database, ttl=5, on_request=faults) as made:
         made.well()
         faults.authserver = made.authserver
         begun = time.monotonic()
@@ -215,12 +165,12 @@ def test_fault_17_a_long_day_leaves_no_trace(
         record_property("table", f"{name}\n{report.table(elapsed)}")
         told = "".join(made.site.told)
 
-    assert report.wrong == {}, told
+    assert wrong(report.counts) == {}, told
     assert report.problems == []
     assert "Traceback" not in told, told
     assert rotated
     assert {kind for kind, _ in report.counts} == {*MIX}
-    (memory, files), (memory_end, files_end) = report.quarters()
+    (memory, files), (memory_end, files_end) = quarters(report.sizes)
     # A few seconds are the time in which a server comes to its size.
     assert memory_end - memory < scale(10 * GROWTH, GROWTH), report.table(elapsed)
     assert files_end - files <= POOLED, report.table(elapsed)

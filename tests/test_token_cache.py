@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import multiprocessing
 import os
@@ -10,14 +11,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 from timing import PATIENCE, until
 from world import SERVER, World, answer, config, token
@@ -394,6 +397,65 @@ def test_without_its_cache_a_token_is_made_each_time(authserver, caplog):
     assert authserver.requests.count("token") == 2
     assert "ConnectionError" in caplog.text
     assert "cache is gone" not in caplog.text, "another library's words may hold a password"
+
+
+class Copies(LocMemCache):
+    """Local memory of which the copies are counted; each is for one caller at a time."""
+
+    made: ClassVar[list[Copies]] = []
+    shared: ClassVar[list[Copies]] = []
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.made.append(self)
+        self.in_use = threading.Lock()
+        self.used = 0
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        self.used += 1
+        if not self.in_use.acquire(blocking=False):
+            self.shared.append(self)
+            self.in_use.acquire()
+        try:
+            time.sleep(0.001)  # so that others want one meanwhile
+            return super().get(*args, **kwargs)
+        finally:
+            self.in_use.release()
+
+
+@pytest.mark.parametrize("how", ["threads", "tasks", "requests"])
+def test_no_more_copies_of_the_cache_are_made_than_are_used_at_once(how, authserver):
+    """In async code Django makes one for each request, which for Redis is a new connection."""
+    with override_settings(CACHES={"default": {"BACKEND": f"{__name__}.Copies"}}):
+        own, client = caches["default"], clients["default"]
+        Copies.made.clear()
+        Copies.shared.clear()
+        client.get_token("a")
+
+        async def tasks() -> None:
+            for _ in range(10):
+                await asyncio.gather(*(client.aget_token("a") for _ in range(4)))
+
+        def in_threads() -> None:
+            for _ in range(10):
+                with ThreadPoolExecutor(4) as pool:
+                    list(pool.map(client.get_token, "aaaa"))
+
+        if how == "threads":
+            in_threads()
+        elif how == "tasks":
+            asyncio.run(tasks())
+        else:
+            for _ in range(40):
+                contextvars.Context().run(client.get_token, "a")
+        assert Copies.shared == []
+        assert 1 <= len(Copies.made) <= (1 if how == "requests" else 4)
+        assert own.used == 0, "the project's own may be in use by another thread"  # type: ignore[attr-defined]
+        before = len(Copies.made)
+        with override_settings(CACHES={"default": {"BACKEND": f"{__name__}.BrokenCache"}}):
+            client.get_token("a")
+        client.get_token("a")
+        assert len(Copies.made) == before + 1, "one of other settings is not used any more"
 
 
 def test_a_cache_alias_that_does_not_exist_names_the_setting(settings_of_a_test):

@@ -6,47 +6,26 @@ not come in, dies, or keeps a connection that it does not need.
 
 from __future__ import annotations
 
-import json
 import shutil
-import signal
-import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from load_measured import Asked, Asking, wrk, wrong
 from load_stage import (  # noqa: F401 - some are fixtures
     ALLOWED,
     COMMANDS,
-    HERE,
     KNOWN_FOR,
     POOLED,
-    Site,
     connections_of,
     database,
     empty_database,
     until,
     world,
 )
-
-
-@contextmanager
-def wrk(site: Site, token: str) -> Iterator[Counter[str]]:
-    """Let ``wrk`` ask as well, as fast as it can, if it is there; count what it is answered."""
-    counts: Counter[str] = Counter()
-    command = ["wrk", "--threads=1", "--connections=8", "--duration=1h", "--timeout=60s"]
-    command += ["--script", str(HERE / "others" / "statuses.lua")]
-    command += [f"--header=Authorization: Bearer {token}", f"http://127.0.0.1:{site.port}/sync"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield counts
-        finally:
-            process.send_signal(signal.SIGINT)
-            printed, _ = process.communicate()
-    counts.update(json.loads(printed.splitlines()[-1]))
 
 
 @pytest.mark.slow
@@ -60,7 +39,7 @@ def test_under_load_nothing_breaks_when_the_authserver_does(
     scale: Callable[[Any, Any], Any],
 ) -> None:
     pytest.importorskip(COMMANDS[name][0])
-    with world(name, database) as made:
+    with world(COMMANDS[name], database) as made:
         made.well()
         site, before = made.site, made.site.processes()
         # The first time, what is kept for later is made: pools, threads, keys.
@@ -72,23 +51,20 @@ def test_under_load_nothing_breaks_when_the_authserver_does(
         made.authserver.revoke_token(made.tokens["revoked-later"])
         time.sleep(KNOWN_FOR)  # What is awaited is the time.
         with ExitStack() as stack:
-            faster: Counter[str] = Counter()
+            faster: Asked | None = None
             if scale(None, "wrk") and shutil.which("wrk"):
-                faster = stack.enter_context(wrk(site, made.tokens["known"]))
+                known = [Asking("known", "/sync", made.tokens["known"])]
+                faster = stack.enter_context(wrk(site, known, connections=8))
             elif scale(None, "wrk"):
                 print("wrk is not installed: the callers of this file are the only ones.")  # noqa: T201
             loads.append(made.storm(scale(1, 10), scale(25, 200)))
 
         for load in loads:
-            wrong = {
-                (kind, status): number
-                for (kind, status), number in load.counts.items()
-                if status not in ALLOWED[kind]
-            }
-            assert wrong == {}, "".join(site.told)
-        assert set(faster) <= {"200", "503", "errors"}, "".join(site.told)
-        assert faster["errors"] == 0
-        assert bool(faster["200"]) == bool(faster)
+            assert wrong(load.counts) == {}, "".join(site.told)
+        if faster is not None:
+            assert wrong(faster.counts) == {}, "".join(site.told)
+            assert faster.errors == 0
+            assert faster.counts["known", 200]
         assert {kind for kind, _ in loads[1].counts} == set(ALLOWED)
         assert site.processes() == before
         until(
