@@ -293,7 +293,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         if shown(name) in present and any(name in row.cases for row in rows)
     ]
     bench = Bench(rows, names)
-    bench.run(options)
+    try:
+        bench.run(options)
+    except NotMeasuredError as error:
+        say(str(error))
+        return 1
     print(table.markdown(rows, bench.raw))
     print(f"\nMeasured on {about()}.")
     for name, versions in bench.versions.items():

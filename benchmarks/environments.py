@@ -47,12 +47,13 @@ def run(command: list[str], **options: Any) -> str:
 def interpreter(version: str) -> str:
     """Find a Python of this version ("3.11"); raises NotMeasuredError."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = [*pyenv.glob(f"versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    found = [str(path) for path in pyenv.glob(f"versions/{version}.*/bin/python")]
+    found += filter(None, [shutil.which(f"python{version}")])
     check = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != {version!r})"
-    for candidate in [sys.executable, *filter(None, found)]:
+    for candidate in [sys.executable, *found]:
         if subprocess.run([candidate, "-c", check], capture_output=True, check=False).returncode:
             continue
-        return str(candidate)
+        return candidate
     raise NotMeasuredError(f"Python {version} is needed, and there is none here.")
 
 

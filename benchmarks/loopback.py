@@ -222,10 +222,10 @@ async def main(directory: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(chain)
     server = Authserver({"keys": [jwk(token_key.public_key())]})
-    origins = {}
+    origins: dict[str, str] = {}
     for scheme, tls in (("http", None), ("https", context)):
         listener = await loop.create_server(
-            lambda scheme=scheme: Connection(server, origins[scheme]),  # type: ignore[misc]
+            lambda scheme=scheme: Connection(server, origins[scheme]),
             "127.0.0.1",
             ssl=tls,
             backlog=1024,

@@ -74,7 +74,7 @@ def figures(row: Row, raw: Raw) -> dict[str, Figure]:
 
     found = {}
     for name, case in row.cases.items():
-        if name not in raw or case not in raw[name]:
+        if not {case, row.base.get(name, case)} <= set(raw.get(name, ())):
             continue
         values = series(name, case)
         minimum, median = min(values), statistics.median(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -39,9 +40,18 @@ def bench() -> Iterator[Any]:
             del sys.modules[name]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+def run(*arguments: str | Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the script, and have Python look for modules in ``path`` first."""
+    paths = [str(path)] if path else []
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +132,13 @@ def test_a_package_that_cannot_be_installed_is_told_and_left_out(tmp_path: Path)
     assert done.returncode == 2
 
 
+def test_an_authserver_that_does_not_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "certifi.py").write_text("raise ImportError", "utf-8")
+    done = run("--quick", "--here", "--only", "C3", "--peer", "none", path=tmp_path)
+    said = "The authserver did not start, see its error above."
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", said)
+
+
 # -- canned figures -------------------------------------------------------------------------------
 
 
@@ -179,6 +196,12 @@ def test_a_target_that_is_missed_is_told(
     found = canned(bench, ours)
     found.problems += problems
     assert (found.missed(), found.status()) == (missed, status)
+
+
+def test_a_difference_to_what_could_not_be_measured_is_none(bench: Any) -> None:
+    found = canned(bench, 0.001)
+    del found.raw["peer/more"]["nothing"]
+    assert set(bench.table.figures(found.rows[0], found.raw)) == {"floor", "django-baikal"}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +276,8 @@ def asked(origin: str, path: str, body: Any = None, **options: Any) -> Any:
 
 
 def test_the_authserver_counts_calls_and_connections(setup: Any) -> None:
-    asked(setup["http"], "/_control", "{}")
+    asked(setup["http"], "/jwks")
+    assert asked(setup["http"], "/_control", "{}")["/jwks"] == 1
     assert asked(setup["http"], "/_control", "{}") == {}
     with closing(http.client.HTTPConnection(urlsplit(setup["http"]).netloc)) as connection:
         for _ in range(3):
@@ -270,9 +294,17 @@ def test_the_authserver_counts_calls_and_connections(setup: Any) -> None:
 
 
 def test_the_authserver_is_told_which_tokens_are_bad(setup: Any) -> None:
+    def told(token: str) -> tuple[int, str | None]:
+        with closing(http.client.HTTPConnection(urlsplit(setup["http"]).netloc)) as connection:
+            connection.request("GET", "/userinfo", headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            return answer.status, answer.headers["WWW-Authenticate"]
+
     asked(setup["http"], "/_control", json.dumps({"inactive": ["bad"]}))
     assert asked(setup["http"], "/introspect", "token=good")["active"] is True
     assert asked(setup["http"], "/introspect", "token=bad") == {"active": False}
+    assert told("good") == (200, None)
+    assert told("bad") == (401, 'Bearer error="invalid_token"')
     asked(setup["http"], "/_control", json.dumps({"inactive": []}))
     assert asked(setup["http"], "/introspect", "token=bad")["active"] is True
 

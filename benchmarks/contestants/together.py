@@ -13,7 +13,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-
 RUNNER = asyncio.Runner()
 atexit.register(RUNNER.close)
 
