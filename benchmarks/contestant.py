@@ -7,7 +7,8 @@ prepares it and gives what runs it n times, and ``DISTRIBUTIONS``, whose version
 line of standard input is a JSON object, and is answered by a line of standard output:
 ``{"versions": true}``, ``{"prepare": "C2/http"}``, or ``{"case": "C2/http", "n": 200}``. The
 figures are those of the n calls: ``cpu`` (user and system time of this process) and ``wall`` in
-seconds, ``n``, and what the case adds. A case is prepared, and run once, before it is measured.
+seconds, ``n``, and what the case adds, or puts in their place; ``busy`` is ``cpu`` in any case. A
+case is prepared, and run once, before it is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def figures(case: Case, n: int) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     told = case(n)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"cpu": cpu, "wall": wall, "n": n, **(told or {})}
+    return {"cpu": cpu, "busy": cpu, "wall": wall, "n": n, **(told or {})}
 
 
 def main(name: str) -> None:
