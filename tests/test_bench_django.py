@@ -189,11 +189,19 @@ print(site.hops_of(lambda: [asyncio.run(hop()) for _ in range(3)]), site.hops_of
 
 def test_what_is_added_is_the_median_of_the_differences(bench: Any, setup: Any) -> None:
     code = """
-plain, full = iter([99.0, 4.0, 10.0, 5.0]), iter([5.0, 12.0, 9.0])
-found = site.added(3, lambda: next(plain), lambda: next(full))
-print(found["cpu"], found["fraction"])
+times = {"plain": iter([99.0, 4.0, 10.0, 5.0]), "full": iter([5.0, 12.0, 9.0])}
+asked = []
+
+def take(name):
+    asked.append(name)
+    return next(times[name])
+
+site.FEW, site.LONG = 3, float("inf")
+found = site.added(1, lambda: take("plain"), lambda: take("full"))
+print(found["n"], found["cpu"], found["fraction"], *asked)
 """
-    assert run(bench, setup, code).stdout == "6.0 0.4\n"
+    in_turn = "plain full full plain plain full"
+    assert run(bench, setup, code).stdout == f"3 6.0 0.4 plain {in_turn}\n"
 
 
 def test_each_case_is_one_that_its_contestant_has(bench: Any) -> None:

@@ -31,6 +31,8 @@ from contestants.base import Case, Setup
 Environ = dict[str, Any]
 Requests = Iterator[Environ]
 
+#: Fewer pairs of requests than this are measured only if they take longer than this, in seconds.
+FEW, LONG = 100, 0.2
 #: Requests of which queries and changes to threads are counted.
 COUNTED = 5
 #: Callers at once of one new token, and how long the authserver takes then, in seconds.
@@ -189,16 +191,28 @@ def cpu_of(site: Site, environ: Environ) -> float:
 def added(n: int, plain: Callable[[], float], full: Callable[[], float]) -> dict[str, float]:
     """Give what the second takes more CPU time than the first, by the median of n times in turn.
 
-    ``cpu`` is in seconds, and n times that; ``wall`` is what all took; ``fraction`` is that of the
-    median of the first.
+    ``n`` becomes more where a median of so few says little; ``cpu`` is in seconds, and n times the
+    median; ``wall`` is what all took; ``fraction`` is that of the median of the first.
     """
     plain()  # whatever was done before has taken its place in the processor's caches
     begun = time.perf_counter()
-    pairs = [(plain(), full()) for _ in range(n)]
-    wall = time.perf_counter() - begun
-    more = statistics.median(after - before for before, after in pairs)
-    usual = statistics.median(before for before, _ in pairs)
-    return {"cpu": more * n, "wall": wall, "fraction": more / usual}
+    before: list[float] = []
+    more: list[float] = []
+    while len(more) < n or (len(more) < FEW and time.perf_counter() - begun < LONG):
+        # Which comes second takes some microseconds less, whichever it is.
+        if len(more) % 2:
+            with_it, without = full(), plain()
+        else:
+            without, with_it = plain(), full()
+        before.append(without)
+        more.append(with_it - without)
+    usual, n = statistics.median(more), len(more)
+    return {
+        "cpu": usual * n,
+        "wall": time.perf_counter() - begun,
+        "n": n,
+        "fraction": usual / statistics.median(before),
+    }
 
 
 def queries_of(work: Callable[[], object]) -> int:
@@ -247,7 +261,7 @@ def paired(
             ask()
             calls_since(setup)
             found = added(n, lambda: cpu_of(plain_site, next(before)), ask)
-            found["upstream"] = calls_since(setup) / n
+            found["upstream"] = calls_since(setup) / found["n"]
             found["queries"] = queries_of(lambda: [ask() for _ in range(COUNTED)]) / COUNTED
             return found
 
