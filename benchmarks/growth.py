@@ -18,7 +18,7 @@ machine's.
   and again, and one after the other, which no small memory helps with.
 - ``threads``: of one process; how long they wait for each other is not in the CPU time, except for
   what the waiting itself costs. One thousand that call at once is more than a server should have.
-- ``processes``: forked on this machine, as gunicorn does it with preload_app, over one Redis and one
+- ``processes``: forked on this machine, as gunicorn does with preload_app, over one Redis and one
   authserver, with the requests that they send to that, all together. Each begins a fiftieth of a
   second after the one before. Not 1 000: so many at work on a few CPUs measure the scheduler, and
   what all share is asked no more often than by a hundred.

@@ -38,6 +38,8 @@ cache_logger = logging.getLogger("django_baikal.cache")
 
 #: Threads of one client for what coroutines must not do themselves: signing, and the cache.
 THREADS = 8
+#: Copies of the cache, and with Redis so many connections, that a client keeps for its callers.
+COPIES = 64
 #: With less time than this nobody begins to run for others, in seconds.
 IN_TIME = 0.05
 #: How long a coroutine may take to clean up after its deadline, in seconds.
@@ -70,8 +72,9 @@ class Caches:
         return settings, contextvars.Context().run(caches.__getitem__, self.alias)
 
     def give_back(self, taken: tuple[Any, Any]) -> None:
-        """Let the next caller have it."""
-        self._free.append(taken)
+        """Let the next caller have it, unless more are free than a busy process needs."""
+        if len(self._free) < COPIES:
+            self._free.append(taken)
 
 
 class Process:
