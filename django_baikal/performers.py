@@ -192,6 +192,7 @@ class Performer:
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
         self._cache_failed = False
+        self._cache_keys: dict[tuple[Any, ...], str] = {}
 
     def left(self) -> float:
         """Give the seconds that are left, or raise AuthserverUnavailable."""
@@ -322,11 +323,13 @@ class Performer:
 
         from django_baikal.keys.sealing import digest
 
+        if (known := self._cache_keys.get(name)) is not None:
+            return known
         try:
             key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
         except ImproperlyConfigured as error:
             raise self._unusable(error) from None
-        return f"django_baikal.{key}"
+        return self._cache_keys.setdefault(name, f"django_baikal.{key}")
 
     def _unusable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(

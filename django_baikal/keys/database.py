@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
@@ -46,6 +46,17 @@ RETRY = 1.0
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv")
 
 
+class _Span(NamedTuple):
+    """What a ring publishes from ``since`` until ``until``; ``leaves``: when one of it ends."""
+
+    ring: Ring[SigningKey]
+    since: datetime
+    until: datetime
+    keys: Sequence[KeyMaterial]
+    first: KeyMaterial | None
+    leaves: datetime | None
+
+
 class DatabaseKeyStore:
     """The keys of a ring in the database: one query a minute, and none to sign.
 
@@ -63,6 +74,7 @@ class DatabaseKeyStore:
         self._failure = ""
         self._loaded: dict[tuple[str, str, bytes], KeyMaterial] = {}
         self._shown: dict[bytes, KeyMaterial] = {}
+        self._span: _Span | None = None
         self._logged_at: dict[str, float] = {}
         self.renew_lock()
         _stores.add(self)
@@ -217,17 +229,32 @@ class DatabaseKeyStore:
         ring cannot be read. Raises StoreUnavailable or WouldWait.
         """
         ring, now, timing = self.ring(wait=wait), timezone.now(), self.options.timing
-        shown, age = ring.published(now), timing.jwks_max_age
-        for row in shown:
-            if (end := ring.unpublish_at(row)) is not None:
-                left = max((end - now).total_seconds(), MIN_AGE) * random.uniform(1, 1.1)  # noqa: S311 - no secret
-                age = min(age, left)
+        span = self._span
+        if span is None or span.ring is not ring or not span.since <= now < span.until:
+            span = self._span = self._spanned(ring, now)
+        age = timing.jwks_max_age
+        if span.leaves is not None:
+            left = (span.leaves - now).total_seconds()
+            age = min(age, max(left, MIN_AGE) * random.uniform(1, 1.1))  # noqa: S311 - no secret
         if self._tried_at > self._good_at:
             age = min(age, MIN_AGE)
+        caching = Caching(age, timing.jwks_stale_if_error, timing.stale_while_revalidate)
+        return Published(span.keys, span.first, caching)
+
+    def _spanned(self, ring: Ring[SigningKey], now: datetime) -> _Span:
+        """Work out what is published now, and until when that is so."""
+        shown = ring.published(now)
         keys = self._public(shown)
         active = shown and ring.state(shown[0], now) == ACTIVE
-        caching = Caching(age, timing.jwks_stale_if_error, timing.stale_while_revalidate)
-        return Published(keys, keys[0] if active else None, caching)
+        ends = [end for row in shown if (end := ring.unpublish_at(row)) is not None]
+        return _Span(
+            ring,
+            now,
+            ring.changes_at(now),
+            keys,
+            keys[0] if active else None,
+            min(ends, default=None),
+        )
 
     def _public(self, rows: Sequence[SigningKey]) -> list[KeyMaterial]:
         """Give the public halves; of a row that has not changed, the one that was given before."""

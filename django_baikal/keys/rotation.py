@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
 #: How long a proxy may at most serve the JWK Set while it asks for a new one, in seconds.
@@ -149,6 +149,12 @@ class Ring(Generic[R]):
         ]
         order = {ACTIVE: 0, PENDING: 1, RETIRING: 2}
         return sorted(shown, key=lambda row: (order[self.state(row, now)], -row.sequence))
+
+    def changes_at(self, now: datetime) -> datetime:
+        """Give when a row has another state next, if none is changed till then."""
+        times = [row.activates_at for row in self.rows]
+        times += [end for row in self.rows if (end := self.unpublish_at(row)) is not None]
+        return min((time for time in times if time > now), default=datetime.max.replace(tzinfo=UTC))
 
     def standby(self, now: datetime) -> R | None:
         """Give the key that is published and takes over next."""
