@@ -162,7 +162,7 @@ class Authserver:
     def stop(self) -> str:
         """End it; give all that it printed."""
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
