@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 from asgiref.local import Local
+from django.core.cache.backends.redis import RedisCacheClient
 from django.db import connections
 from django.db.backends.signals import connection_created
 
@@ -56,6 +57,33 @@ def scale() -> Callable[[T, T], T]:
         return full if FULL_SCALE else small
 
     return choose
+
+
+_redis: list[RedisCacheClient] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_connections_to_redis() -> Iterator[None]:
+    """Let no socket of Redis's library be left to the garbage collection.
+
+    That may come to the socket before it comes to the connection, which would close it.
+    """
+    init = RedisCacheClient.__init__
+
+    def known(self: RedisCacheClient, *args: Any, **options: Any) -> None:
+        _redis.append(self)
+        init(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisCacheClient, "__init__", known)
+        yield
+
+
+def pytest_runtest_logfinish() -> None:
+    """Close those of the test that has just ended; what is still used connects anew."""
+    while _redis:
+        for pool in vars(_redis.pop()).get("_pools", {}).values():
+            pool.disconnect()
 
 
 def _is_local(host: object) -> bool:
