@@ -109,6 +109,8 @@ def test_only_later_keys_supersede_whatever_their_times():
     assert two.superseded_at(two.rows[0]) == at(0)
     assert two.superseded_at(two.rows[1]) is None
     assert states(two, WEEK) == [RETIRED, ACTIVE]
+    three = ring(0, 2 * WEEK, WEEK)
+    assert three.superseded_at(three.rows[0]) == at(WEEK), "the soonest, and not the next"
 
 
 def test_retention_is_the_row_s_own_in_seconds():

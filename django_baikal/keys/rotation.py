@@ -6,9 +6,11 @@ nothing has to run for a transition to happen. No database, no clock; times are 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 #: How long a proxy may at most serve the JWK Set while it asks for a new one, in seconds.
@@ -97,7 +99,7 @@ class Signer(NamedTuple, Generic[R]):
 
 
 class Ring(Generic[R]):
-    """The rows of one ring, as they are now or will be."""
+    """The rows of one ring, as they are now or will be; a row that changes takes a new ring."""
 
     def __init__(self, rows: Iterable[R]) -> None:
         self.rows = sorted(rows, key=lambda row: row.sequence)
@@ -110,16 +112,25 @@ class Ring(Generic[R]):
                 return f"A row was deleted: the ring has no number {number}."
         return ""
 
+    @cached_property
+    def _successions(self) -> tuple[list[int], list[datetime | None]]:
+        """The sequence of each row, and when the first of the rows from it on takes over.
+
+        In one pass, for a ring is looked at far more often than it is read.
+        """
+        soonest: datetime | None = None
+        times = [soonest]
+        for row in reversed(self.rows):
+            # A key that was revoked before it was active never took over.
+            if row.revoked_at is None or row.revoked_at > row.activates_at:
+                soonest = row.activates_at if soonest is None else min(soonest, row.activates_at)
+            times.append(soonest)
+        return [row.sequence for row in self.rows], times[::-1]
+
     def superseded_at(self, row: R) -> datetime | None:
         """Give when a later key took or takes over from ``row``; None if none does."""
-        times = [
-            later.activates_at
-            for later in self.rows
-            # A key that was revoked before it was active never took over.
-            if later.sequence > row.sequence
-            and (later.revoked_at is None or later.revoked_at > later.activates_at)
-        ]
-        return min(times, default=None)
+        sequences, times = self._successions
+        return times[bisect_right(sequences, row.sequence)]
 
     def unpublish_at(self, row: R) -> datetime | None:
         """Give when ``row`` leaves the JWK Set on schedule; None if nothing follows it."""
