@@ -275,7 +275,7 @@ def test_a_proxy_gets_no_client_certificate(monkeypatch, tmp_path):
     certificate.write_bytes(issued.cert_chain_pems[0].bytes())
     key.write_bytes(issued.private_key_pem.bytes())
     transport = RequestsTransport(config(client_cert=(str(certificate), str(key))))
-    adapter: Any = transport._session.get_adapter("https://x")
+    adapter = transport._adapter
     assert adapter._context is not adapter._proxy_context
     transport.close()
 

@@ -1452,13 +1452,14 @@ def test_an_issuer_that_nobody_serves_is_told(served: FakeAuthserver) -> None:
     assert f"GET {origin}/.well-known/openid-configuration failed" in answer["error_description"]
 
 
-def test_it_stops_with_connections_open_and_requests_hanging() -> None:
+@pytest.mark.parametrize("fault", [{"hang": True}, {"delay": 3600}], ids=["hang", "delay"])
+def test_it_stops_with_connections_open_and_requests_hanging(fault: dict[str, Any]) -> None:
     before = set(threading.enumerate())
     server = FakeAuthserver()
     with ThreadPoolExecutor(1) as pool, requests.Session() as session, ExitStack() as serving:
         serving.enter_context(server.serve())
         session.get(server.urls["jwks"], timeout=PATIENCE)
-        server.fail("token", hang=True)
+        server.fail("token", **fault)
         url, auth = server.urls["token"], ("test-client", "test-secret")
         pending = pool.submit(requests.post, url, CREDENTIALS, auth=auth, timeout=2 * PATIENCE)
         until(lambda: server.requests.count("token"), "the request hangs")

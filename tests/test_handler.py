@@ -205,6 +205,23 @@ def test_twenty_threads_that_ask_first_get_the_same_client():
             assert len({id(client) for client in list(pool.map(ask, range(20)))}) == 1
 
 
+def test_a_script_without_settings_has_the_client_of_the_environment():
+    script = """
+        from django_baikal import clients
+        print(clients["default"].config.client_id, clients["default"] is clients["default"])
+    """
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**env, **{f"BAIKAL_{name}": value for name, value in ENTRY.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("a True\n", "")
+
+
 def test_copying_or_pickling_does_not_ask_for_an_alias(baikal):
     assert list(copy.copy(clients)) == ["default", "eu"]
     # What stops it depends on the clients that were made so far.

@@ -458,6 +458,16 @@ def test_no_more_copies_of_the_cache_are_made_than_are_used_at_once(how, authser
         assert len(Copies.made) == before + 1, "one of other settings is not used any more"
 
 
+def test_no_more_copies_of_the_cache_are_kept_than_a_busy_process_needs(authserver, monkeypatch):
+    monkeypatch.setattr("django_baikal.performers.COPIES", 2)
+    copies = OpenIDClient()._runtime.process.caches
+    taken = [copies.take() for _ in range(3)]
+    for each in taken:
+        copies.give_back(each)
+    assert [copies.take() for _ in range(2)] == taken[1::-1]
+    assert copies.take() not in taken
+
+
 def test_a_cache_alias_that_does_not_exist_names_the_setting(settings_of_a_test):
     settings_of_a_test.BAIKAL = {"default": {**FakeAuthserver().settings(), "CACHE": "nope"}}
     with pytest.raises(ConfigurationError, match="nope"):
