@@ -276,6 +276,7 @@ def asked(origin: str, path: str, body: Any = None, **options: Any) -> Any:
 
 
 def test_the_authserver_counts_calls_and_connections(setup: Any) -> None:
+    asked(setup["http"], "/_control", "{}")
     asked(setup["http"], "/jwks")
     assert asked(setup["http"], "/_control", "{}")["/jwks"] == 1
     assert asked(setup["http"], "/_control", "{}") == {}

@@ -29,7 +29,12 @@ redis, entry, tokens = json.loads(sys.argv[1])
 backend = "django.core.cache.backends.redis.RedisCache"
 settings.configure(
     SECRET_KEY="x" * 50,
-    BAIKAL={"default": {**entry, "INTROSPECTION_TTL": 1, "INTROSPECTION_NEGATIVE_TTL": 1}},
+    # What this process knows by itself would hide what the cache does.
+    BAIKAL={
+        "default": {
+            **entry, "PROCESS_TTL": 0, "INTROSPECTION_TTL": 1, "INTROSPECTION_NEGATIVE_TTL": 1
+        }
+    },
     CACHES={"default": {"BACKEND": backend, "LOCATION": redis}},
 )
 from django_baikal import BaikalError, clients
