@@ -156,6 +156,8 @@ def test_a_file_of_key_encryption_keys_that_is_written_anew_is_seen(baikal, monk
     backend = "django_baikal.keys.database.DatabaseKeyStore"
     baikal["default"]["KEYS"] = {"BACKEND": backend}
     monkeypatch.setenv("BAIKAL_KEY_ENCRYPTION_KEYS_FILE", str(tmp_path / "keys"))
+    with pytest.raises(ConfigurationError, match="KEY_ENCRYPTION_KEYS_FILE cannot be read"):
+        clients["default"]
     first, second = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
     for text in (first, f"{second}\n{first}"):
         (tmp_path / "keys").write_text(text)
