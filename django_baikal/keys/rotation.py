@@ -119,7 +119,7 @@ class Ring(Generic[R]):
         In one pass, for a ring is looked at far more often than it is read.
         """
         soonest: datetime | None = None
-        times = [soonest]
+        times: list[datetime | None] = [None]
         for row in reversed(self.rows):
             # A key that was revoked before it was active never took over.
             if row.revoked_at is None or row.revoked_at > row.activates_at:
