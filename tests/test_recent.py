@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
+from loopback import free_port
 from world import SERVER, World, answer, config
 
 from django_baikal import OpenIDClient, clients
+from django_baikal.aio import token_key
 from django_baikal.exceptions import ConfigurationError, InactiveToken, TokenError
 from django_baikal.protocol import effects
 from django_baikal.protocol.authenticate import authenticate, invalidate, known
-from django_baikal.protocol.recent import Recent, token_key
+from django_baikal.protocol.recent import Recent
+from django_baikal.protocol.recent import token_key as bearer_key
 from django_baikal.testing import FakeAuthserver
 
 TESTS = Path(__file__).resolve().parent
@@ -55,9 +59,9 @@ def test_nothing_from_before_the_end_of_an_era_counts_in_any_client_of_the_proce
 
 
 def test_a_token_is_not_in_the_key() -> None:
-    assert b"T0ken" not in token_key("T0ken")
-    assert token_key("T0ken") != token_key("t0ken")
-    assert token_key("\ud800"), "whatever it is"
+    assert b"T0ken" not in bearer_key("T0ken")
+    assert bearer_key("T0ken") != bearer_key("t0ken")
+    assert bearer_key("\ud800"), "whatever it is"
 
 
 # -- flows ----------------------------------------------------------------------------------------
@@ -203,6 +207,7 @@ def test_a_bearer_is_known_without_the_cache_for_process_ttl(call, authserver, l
     assert looks(lambda: call(client, "authenticate", token), 2) == [1, 0]
     off = OpenIDClient(process_ttl=0)
     assert looks(lambda: call(off, "authenticate", token)) == [1, 1, 1]
+    assert not off._runtime.recent._entries
     assert authserver.requests.count("introspection") == 1
 
 
@@ -247,6 +252,19 @@ def test_a_token_found_revoked_by_one_is_good_for_no_client_of_the_process(
         call(one, "authenticate", token, fresh=True)
     with pytest.raises(InactiveToken):
         call(other, "authenticate", token)
+
+
+@both
+def test_a_token_found_revoked_by_any_question_is_not_known_any_more(call, authserver) -> None:
+    client, token = clients["default"], authserver.issue_token(sub="anna")
+    call(client, "authenticate", token)
+    authserver.revoke_token(token)
+    caches["default"].clear()
+    assert call(client, "authenticate", token).subject == "anna"
+    with pytest.raises(InactiveToken):
+        call(client, "authenticate", token, timeout=60)
+    with pytest.raises(InactiveToken):
+        call(client, "authenticate", token)
 
 
 def test_bad_tokens_take_no_room(authserver) -> None:
@@ -306,6 +324,36 @@ def test_a_token_of_ours_is_known_without_the_cache_for_process_ttl(
     assert looks(lambda: call(client, "get_token", {"a", "b"}), 2) == [1, 1]
     with pytest.raises(ConfigurationError):
         call(client, "get_token", [["a"]])
+
+
+def test_no_token_is_given_for_other_arguments_than_its_own() -> None:
+    plain = (["a"], ["p"], "anna", None, None, None)
+    others = [
+        (["b"], ["p"], "anna", None, None, None),
+        (["a"], ["q"], "anna", None, None, None),
+        (["a"], ["p"], "bert", None, None, None),
+        (["a"], ["p"], None, None, None, None),
+        (["a"], ["p"], "anna", "id", None, None),
+        (["a"], ["p"], "anna", None, {"ip": "1"}, None),
+        (["a"], ["p"], "anna", None, {"ip": "2"}, None),
+        (["a"], ["p"], "anna", None, None, "2"),
+    ]
+    assert token_key(*plain) == token_key(*plain)
+    assert len({token_key(*each) for each in [plain, *others]}) == 9
+
+
+@pytest.mark.parametrize("way", ["in_memory", "serve"])
+def test_what_one_fake_authserver_has_said_is_nothing_to_the_next(settings, way) -> None:
+    seen = set()
+    port = free_port()
+    for _ in range(2):
+        server = FakeAuthserver()
+        with server.in_memory() if way == "in_memory" else server.serve(port=port):
+            settings.BAIKAL = {"default": server.settings()}
+            caches["default"].clear()
+            seen.update(clients["default"].get_token(["a"]) for _ in range(2))
+            assert len(seen) <= 2
+    assert len(seen) == 2
 
 
 @both

@@ -50,7 +50,7 @@ class Recent:
 
     def keep(self, key: Hashable, value: Any, *, since: float, until: float, era: object) -> None:
         """Keep what was learned in ``era``, from ``since`` until ``until``."""
-        if since < until and era is self.era:
+        if since < until:
             self._entries[key] = _Entry(value, since, until, era)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
