@@ -375,6 +375,7 @@ def test_a_forgotten_token_is_given_to_nobody_of_the_process(call, authserver) -
 def test_a_token_is_not_given_when_it_is_due_to_be_renewed(settings, later) -> None:
     with FakeAuthserver(access_token_lifetime=8).in_memory() as server:
         settings.BAIKAL = {"default": server.settings(PROCESS_TTL=60)}
+        caches["default"].clear()
         client = clients["default"]
         first = client.get_token(["a"])
         assert client.get_token(["a"]) == first
