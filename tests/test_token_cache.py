@@ -27,6 +27,7 @@ from world import SERVER, World, answer, config, token
 
 from django_baikal import OpenIDClient, clients
 from django_baikal.exceptions import AuthserverUnavailable, ConfigurationError, OAuthError
+from django_baikal.performers import COPIES
 from django_baikal.protocol.token_cache import forget_token, get_token, wanted
 from django_baikal.testing import FakeAuthserver
 
@@ -458,13 +459,12 @@ def test_no_more_copies_of_the_cache_are_made_than_are_used_at_once(how, authser
         assert len(Copies.made) == before + 1, "one of other settings is not used any more"
 
 
-def test_no_more_copies_of_the_cache_are_kept_than_a_busy_process_needs(authserver, monkeypatch):
-    monkeypatch.setattr("django_baikal.performers.COPIES", 2)
+def test_no_more_copies_of_the_cache_are_kept_than_a_busy_process_needs(authserver):
     copies = OpenIDClient()._runtime.process.caches
-    taken = [copies.take() for _ in range(3)]
+    taken = [copies.take() for _ in range(COPIES + 1)]
     for each in taken:
         copies.give_back(each)
-    assert [copies.take() for _ in range(2)] == taken[1::-1]
+    assert [copies.take() for _ in range(COPIES)] == taken[COPIES - 1 :: -1]
     assert copies.take() not in taken
 
 
