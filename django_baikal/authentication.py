@@ -75,7 +75,8 @@ def authenticate(
         for signal, named in _told(error, token, using):
             signal.send_robust(OpenIDClient, request=request, **named)
         raise
-    signals.token_validated.send_robust(OpenIDClient, request=request, token=info)
+    if signals.token_validated.receivers:
+        signals.token_validated.send_robust(OpenIDClient, request=request, token=info)
     return user
 
 
@@ -98,7 +99,8 @@ async def aauthenticate(
         for signal, named in _told(error, token, using):
             await signal.asend_robust(OpenIDClient, request=request, **named)
         raise
-    await signals.token_validated.asend_robust(OpenIDClient, request=request, token=info)
+    if signals.token_validated.receivers:
+        await signals.token_validated.asend_robust(OpenIDClient, request=request, token=info)
     return user
 
 

@@ -22,6 +22,9 @@ class _Made(NamedTuple):
     settings: dict[str, Any]
     client: OpenIDClient
 
+    def __repr__(self) -> str:
+        return "***"
+
 
 class ClientHandler:
     """The clients of ``BAIKAL``: ``clients["default"]``, ``clients.default``, ``"eu" in clients``.
@@ -40,17 +43,15 @@ class ClientHandler:
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
-    @sensitive_variables()
     def __getitem__(self, alias: str) -> OpenIDClient:
-        origins = conf.origins(alias)
         made = self._clients.get(alias)
-        if made is None or made.origins != origins:
-            made = self._made(alias, origins)
+        if made is None or made.origins != conf.origins(alias):
+            made = self._made(alias)
         return made.client
 
     @sensitive_variables()
-    def _made(self, alias: str, origins: tuple[Any, ...]) -> _Made:
-        now = conf.merged(alias)
+    def _made(self, alias: str) -> _Made:
+        origins, now = conf.origins(alias), conf.merged(alias)
         with self._lock:
             made = self._clients.get(alias)
             if made is not None and made.settings == now:

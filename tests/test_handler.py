@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.test import override_settings
+from django.views.debug import ExceptionReporter
 from material import ec_key, pem
 
 import django_baikal
@@ -177,6 +178,17 @@ def test_a_key_added_to_a_nested_list_is_seen(baikal):
     keys[:] = []
     assert clients["default"].get_jwk_set(dump_json=False) == {"keys": []}
     assert len(first.get_jwk_set(dump_json=False)["keys"]) == 1
+
+
+def test_an_error_report_shows_neither_the_old_settings_nor_the_new_ones(baikal):
+    baikal["default"]["CLIENT_SECRET"] = "the-old-secret"
+    assert clients["default"]
+    baikal["default"] |= {"CLIENT_SECRET": "the-new-secret", "CLIENT_ID": 1}
+    with pytest.raises(ConfigurationError) as caught:
+        clients["default"]
+    report = ExceptionReporter(None, caught.type, caught.value, caught.tb.tb_next)
+    html = report.get_traceback_html()
+    assert "made" in html and "-secret" not in html
 
 
 def test_a_client_that_somebody_holds_does_not_change(baikal):

@@ -62,8 +62,14 @@ def known(config: ClientConfig, recent: Recent, token: Any, wall: float) -> Toke
     """
     if not isinstance(token, str) or config.alias in overrides:
         return None
-    info: TokenInfo | None = recent.get(token_key(token), wall)
-    return info and TokenInfo(info.alias, info.issuer, _own(info.claims))
+    found: tuple[TokenInfo, list[str]] | None = recent.get(token_key(token), wall)
+    if found is None:
+        return None
+    info, containers = found
+    claims = dict(info.claims)
+    for name in containers:
+        claims[name] = _own(claims[name])
+    return TokenInfo(info.alias, info.issuer, claims)
 
 
 def _own(value: Any) -> Any:
@@ -115,7 +121,8 @@ def authenticate(
         raise
     until = min(until, now.wall + config.process_ttl, _end(claims))
     kept = TokenInfo(info.alias, info.issuer, _own(info.claims))
-    recent.keep(key, kept, since=now.wall, until=until, era=era)
+    containers = [name for name, item in kept.claims.items() if isinstance(item, _CONTAINERS)]
+    recent.keep(key, (kept, containers), since=now.wall, until=until, era=era)
     return info
 
 

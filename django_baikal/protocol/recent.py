@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 #: The most that one client keeps. A token that is not good is never among them.
@@ -40,13 +39,15 @@ class Recent:
 
     def get(self, key: Hashable, wall: float) -> Any:
         """Give what is known by ``key`` at ``wall``, or None."""
-        entry = self._entries.get(key)
-        # A clock that was put back makes nothing last longer.
-        if entry is None or not entry.since <= wall < entry.until or entry.era is not self.era:
-            return None
-        with suppress(KeyError):  # another thread may have dropped it just now
+        try:
+            value, since, until, era = self._entries[key]
+            # A clock that was put back makes nothing last longer.
+            if not since <= wall < until or era is not self.era:
+                return None
             self._entries.move_to_end(key)
-        return entry.value
+        except KeyError:  # never there, or dropped by another thread just now
+            return None
+        return value
 
     def keep(self, key: Hashable, value: Any, *, since: float, until: float, era: object) -> None:
         """Keep what was learned in ``era``, from ``since`` until ``until``."""
