@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -138,6 +139,8 @@ class Bench:
         )
         self.versions: dict[str, dict[str, str]] = {}
         self.problems: list[str] = []
+        #: Row -> part of the program -> seconds of a call, of those rows of ours that fall short.
+        self.parts: dict[str, dict[str, float]] = {}
 
     def cases(self, name: str) -> dict[str, int | None]:
         """Give the cases of a contestant, and how many calls a round has if that is fixed."""
@@ -183,6 +186,20 @@ class Bench:
                 if options.quick and now - start + (now - began) > QUICK_END:
                     say("No more rounds fit into the time.")
                     break
+            if options.profile:
+                self.profile(workers)
+
+    def profile(self, workers: list[Worker]) -> None:
+        """See where the time goes in the rows of ours that are not near their limit."""
+        for row, worker in itertools.product(self.rows, workers):
+            found = table.figures(row, self.raw)
+            short = table.missed(row, {**row.limits, **row.aims}, found)
+            case = row.cases.get(worker.name)
+            if short and row.figure == "cpu" and shown(worker.name) == OURS and case:
+                say(f"{row.id}: is being profiled")
+                n = worker.calls[case]
+                spent = worker.ask(case=case, n=n, profile=True)
+                self.parts[row.id] = {name: seconds / n for name, seconds in spent.items()}
 
     def round(self, workers: list[Worker]) -> None:
         """Run each case once, contestant after contestant."""
@@ -218,6 +235,7 @@ class Bench:
             "versions": self.versions,
             "rows": table.as_data(self.rows, self.raw),
             "rounds": self.raw,
+            "parts": self.parts,
         }
 
 
@@ -263,6 +281,9 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         "--here", action="store_true", help=f"take the {OURS} of this interpreter, and the floor"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all that was found")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where the time goes in rows that fall short"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw an SVG")
     parser.add_argument(
         "--cache",
@@ -304,6 +325,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     print(f"\nMeasured on {about()}.")
     for name, versions in bench.versions.items():
         print(f"{name}: {', '.join(f'{n} {v}' for n, v in versions.items())}.")
+    for row_id, parts in bench.parts.items():
+        print(f"\n{row_id}: {table.shares(parts)}")
     if options.json:
         options.json.write_text(json.dumps(bench.data(), indent=2), "utf-8")
     if options.plot:

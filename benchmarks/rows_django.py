@@ -41,13 +41,15 @@ def _ours(case: str, *names: str) -> dict[str, str]:
     return dict.fromkeys((_OURS, *names), case)
 
 
+# The targets were set on one machine, where simplejwt added 75 us to a view, django-oauth-toolkit
+# 919, and its view of keys 49 with one and 193 with ten: so 15 us of ours were 15 / 919 of it.
 _WARM = (
     Row(
         "S1",
         "a protected view, the token is known: added to a view that wants none",
         _all("S1", SIMPLEJWT, DRF_TOKEN, *_ASK),
-        limits={"": 35e-6},
-        aims={"": 20e-6},
+        limits={SIMPLEJWT: 35 / 75},
+        aims={SIMPLEJWT: 20 / 75},
     ),
     Row(
         "S1/fraction",
@@ -77,8 +79,8 @@ _WARM = (
             f"S2/{kind}",
             f"a middleware under {kind.upper()}, the token is known: added to none",
             _all(f"S2/{kind}", DOT),
-            limits={"": 15e-6},
-            aims={"": 5e-6},
+            limits={DOT: 15 / 919},
+            aims={DOT: 5 / 919},
         )
         for kind in ("wsgi", "asgi")
     ),
@@ -155,20 +157,21 @@ _SIGNED = (
 
 def _jwks(number: int) -> tuple[Row, ...]:
     keys = "1 key" if number == 1 else f"{number} keys"
+    limits = {DOT: 12 / (49 if number == 1 else 193)}
     return (
         Row(
             f"S7/{number}",
             f"a JWK Set of {keys} in the settings: added to a plain view",
             _all(f"S7/{number}", DOT),
-            limits={"": 12e-6},
+            limits=limits,
             aims={FLOOR: 1.5},
         ),
         *(
             Row(
                 f"S7/{where}/{number}",
                 f"a JWK Set of {keys} in {what}: added to a plain view",
-                {_FLOOR: f"S7/{number}", _OURS: f"S7/{where}/{number}"},
-                limits={"": 12e-6},
+                {_FLOOR: f"S7/{number}", _OURS: f"S7/{where}/{number}", DOT: f"S7/{number}"},
+                limits=limits,
                 aims={FLOOR: 1.5},
             )
             for where, what in (("files", "files"), ("database", "the database"))

@@ -155,6 +155,13 @@ def markdown(rows: Iterable[Row], raw: Raw) -> str:
     )
 
 
+def shares(parts: Mapping[str, float]) -> str:
+    """Show what takes a fiftieth of the time, or more, the most first."""
+    total = sum(parts.values())
+    most = sorted(parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {t / total:.0%}" for name, t in most if t >= total / 50) + "."
+
+
 def as_data(rows: Iterable[Row], raw: Raw) -> dict[str, Any]:
     """Give all that was found, for JSON."""
     return {

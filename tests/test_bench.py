@@ -58,7 +58,8 @@ def run(*arguments: str | Path, path: Path | None = None) -> subprocess.Complete
 def done(tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("bench")
     files = "--json", place / "found.json", "--plot", place / "chart.svg"
-    done = run("--quick", "--here", "--peer", "none", "--only", "C2/http", "--only", "K1", *files)
+    rows = "--only", "C2/http", "--only", "K1", "--only", "C4/50/http"
+    done = run("--quick", "--here", "--peer", "none", *rows, "--profile", *files)
     assert done.returncode == 0, done.stderr
     return done, json.loads(files[1].read_text("utf-8")), files[3].read_text("utf-8")
 
@@ -73,7 +74,7 @@ def test_the_table_has_a_line_for_each_that_ran(done: Any) -> None:
 
 def test_what_was_found_is_kept(done: Any) -> None:
     _, found, _ = done
-    assert set(found) == {"measured", "versions", "rows", "rounds"}
+    assert set(found) == {"measured", "versions", "rows", "rounds", "parts"}
     row = found["rows"]["C2/http"]
     assert set(row) == {"title", "unit", "figures", "missed", "not near"}
     for name in ("floor", "django-baikal"):
@@ -83,6 +84,15 @@ def test_what_was_found_is_kept(done: Any) -> None:
         assert row["figures"][name]["minimum"] == pytest.approx(least)
         assert row["figures"][name]["median"] >= least > 0
     assert found["versions"]["django-baikal"]["Django"]
+
+
+def test_a_row_that_is_not_near_the_limit_says_where_its_time_goes(done: Any) -> None:
+    said, found, _ = done
+    parts = found["parts"]["C4/50/http"]  # nobody does all the work in next to no time
+    assert parts["django_baikal/transports/aiohttp.py"] > 0
+    assert any(name.startswith("aiohttp/") for name in parts)
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("C4/50/http: ")]
+    assert "django_baikal/performers.py" in line and line.endswith("%.")
 
 
 def test_signing_with_a_key_of_the_database_asks_it_nothing(done: Any) -> None:
@@ -97,11 +107,11 @@ def test_the_chart_has_a_bar_for_each(done: Any) -> None:
     svg = ET.fromstring(done[2])
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
     texts = [element.text or "" for element in svg.iter("{http://www.w3.org/2000/svg}text")]
-    # C2/http and K1: the counters are no bars.
-    assert texts.count("floor") == texts.count("django-baikal") == 2
+    # C2/http, K1 and C4: the counters are no bars.
+    assert texts.count("floor") == texts.count("django-baikal") == 3
     assert "C2/http: client grant over http" in texts
     bars = [e for e in svg.iter("{http://www.w3.org/2000/svg}rect") if e.get("stroke")]
-    assert [bar.get("fill") for bar in bars] == ["#fff", "#000"] * 2
+    assert [bar.get("fill") for bar in bars] == ["#fff", "#000"] * 3
     assert all(0 < float(bar.get("width", "")) < float(svg.get("width", "")) for bar in bars)
 
 
