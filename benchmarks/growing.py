@@ -243,12 +243,16 @@ def at_hand() -> Iterator[None]:
     instead = {"get": held.get, "set": keep, "add": add, "delete": lambda key: held.pop(key, None)}
     if not TOLD["redis"]:
         instead = {}
-    vars(cache).update(instead)
+    # Of the class: a client has copies of the cache of its own.
+    kind: Any = type(cache)
+    before = {name: vars(kind)[name] for name in instead}
+    for name, function in instead.items():
+        setattr(kind, name, staticmethod(function))
     try:
         yield
     finally:
-        for name in instead:
-            delattr(cache, name)
+        for name, function in before.items():
+            setattr(kind, name, function)
         cache.set_many(held, DAY)
 
 

@@ -106,13 +106,6 @@ class BaseClient:
     def _known(self, token: Any) -> TokenInfo | None:
         return known(self.config, self._runtime.recent, token, time.time())
 
-    def _kept(self, key: Hashable) -> str | None:
-        try:
-            token: str | None = self._runtime.recent.get(key, time.time())
-        except TypeError:  # an argument that cannot be hashed, and may be wrong
-            return None
-        return token
-
     def __copy__(self) -> Self:
         return self
 
@@ -294,9 +287,10 @@ class BaseClient:
     ) -> str:
         """``OpenIDClient.get_token`` as a coroutine."""
         key = token_key(scopes, purposes, sub, authorization_id, identifier, acr)
-        plain = headers is None and timeout is None
-        if plain and (found := self._kept(key)) is not None:
-            return found
+        if headers is None and timeout is None:
+            found: str | None = self._runtime.recent.get(key, time.time())
+            if found is not None:
+                return found
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
         flow = token_cache.get_token(self.config, want, headers, self._runtime.recent, key)
         return await self._arun(flow, timeout)

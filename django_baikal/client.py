@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -234,9 +235,10 @@ class OpenIDClient(BaseClient):
         processes that share the cache make one request between them.
         """
         key = token_key(scopes, purposes, sub, authorization_id, identifier, acr)
-        plain = headers is None and timeout is None
-        if plain and (found := self._kept(key)) is not None:
-            return found
+        if headers is None and timeout is None:
+            found: str | None = self._runtime.recent.get(key, time.time())
+            if found is not None:
+                return found
         want = wanted(scopes, purposes, sub, authorization_id, identifier, acr)
         flow = token_cache.get_token(self.config, want, headers, self._runtime.recent, key)
         return self._run(flow, timeout)
@@ -291,7 +293,7 @@ class OpenIDClient(BaseClient):
             self._run(token_cache.forget_token(self.config, want, token, recent))
 
         def get() -> str:
-            return self._kept(key) or self._run(
+            return recent.get(key, time.time()) or self._run(
                 token_cache.get_token(self.config, want, None, recent, key)
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,16 @@ def found(tmp_path: Path, *arguments: str) -> tuple[Any, subprocess.CompletedPro
     done = run("--quick", "--json", file, *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text("utf-8")), done
+
+
+def test_without_the_library_of_redis_the_cache_is_in_local_memory(tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise ImportError", "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        told, done = found(tmp_path, "--sizes", "1", "--only", "scopes")
+    assert told["cache"] == "local memory"
+    assert "There is no Redis at redis://127.0.0.1:6379/14 (ImportError)" in done.stderr
 
 
 def test_each_thing_grows_and_is_shown(tmp_path: Path) -> None:

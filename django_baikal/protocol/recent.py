@@ -45,7 +45,8 @@ class Recent:
             if not since <= wall < until or era is not self.era:
                 return None
             self._entries.move_to_end(key)
-        except KeyError:  # never there, or dropped by another thread just now
+        except (KeyError, TypeError):
+            # Never there, or dropped by another thread just now; or no key that can be hashed.
             return None
         return value
 
