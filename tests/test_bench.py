@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_the_chart_has_a_bar_for_each(done: Any) -> None:
     bars = [e for e in svg.iter("{http://www.w3.org/2000/svg}rect") if e.get("stroke")]
     assert [bar.get("fill") for bar in bars] == ["#fff", "#000"] * 3
     assert all(0 < float(bar.get("width", "")) < float(svg.get("width", "")) for bar in bars)
+
+
+def test_the_page_has_each_row_and_each_thing_that_grows(bench: Any) -> None:
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert re.findall(r"^\| ([A-Z]\d\S*): ", page, re.MULTILINE) == [row.id for row in bench.ROWS]
+    import growth
+
+    heads = re.findall(r"^\| +([a-z][a-z ]+?) \|", page, re.MULTILINE)
+    grows = [head for head in heads if head != "row"]
+    assert grows == [thing.head for thing in growth.THINGS.values()]
+    chart = (ROOT / "docs" / "performance.svg").read_text("utf-8")
+    for row in bench.ROWS:
+        assert (f">{row.id}: " in chart) == (row.figure == "cpu"), row.id
 
 
 @pytest.mark.parametrize(
