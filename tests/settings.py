@@ -18,7 +18,13 @@ INSTALLED_APPS = [
     "django_baikal.contrib.identities",
 ]
 DATABASES = {"default": env.db_url("DATABASE_URL", default="sqlite://:memory:")}
-CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
+# django-environ 0.14 writes what Django calls KEY_PREFIX in lower case for Django's Redis.
+CACHES = {
+    "default": {
+        name.upper(): value
+        for name, value in env.cache_url("CACHE_URL", default="locmemcache://").items()
+    }
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 BAIKAL = {

@@ -599,7 +599,8 @@ def test_a_cache_server_is_shared(patient: Patient, monkeypatch: pytest.MonkeyPa
             pytest.skip("no Redis at 127.0.0.1:6379")
         url = f"{location.replace('redis:', 'rediscache:')}?key_prefix={patient.path.name}"
         monkeypatch.setenv("CACHE_URL", url)
-        patient.settings["CACHES"] = {"default": environ.Env.cache_url_config(url)}
+        cache = {name.upper(): value for name, value in environ.Env.cache_url_config(url).items()}
+        patient.settings["CACHES"] = {"default": cache}
         assert patient.examine()["cache"].status == PASSED
         assert list(server.scan_iter(f"{patient.path.name}:*")) == []
 
