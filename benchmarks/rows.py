@@ -101,7 +101,7 @@ CLIENT_ROWS = (
         "C3",
         "token from the cache",
         everybody("C3", (FLOOR, OURS, RO2C, AUTHLIB)),
-        limits={FLOOR: 10},
+        limits={"": 1e-6, FLOOR: 10},
         aims={FLOOR: 5},
     ),
     *_at_once(),

@@ -42,14 +42,15 @@ def _ours(case: str, *names: str) -> dict[str, str]:
 
 
 # The targets were set on one machine, where simplejwt added 75 us to a view, django-oauth-toolkit
-# 919, and its view of keys 49 with one and 193 with ten: so 15 us of ours were 15 / 919 of it.
+# 919 under WSGI, and its view of keys 49 with one and 193 with ten. Both have to be kept: the
+# microseconds, and what they were of that.
 _WARM = (
     Row(
         "S1",
         "a protected view, the token is known: added to a view that wants none",
         _all("S1", SIMPLEJWT, DRF_TOKEN, *_ASK),
-        limits={SIMPLEJWT: 35 / 75},
-        aims={SIMPLEJWT: 20 / 75},
+        limits={"": 35e-6, SIMPLEJWT: 35 / 75},
+        aims={"": 20e-6, SIMPLEJWT: 20 / 75},
     ),
     Row(
         "S1/fraction",
@@ -79,8 +80,8 @@ _WARM = (
             f"S2/{kind}",
             f"a middleware under {kind.upper()}, the token is known: added to none",
             _all(f"S2/{kind}", DOT),
-            limits={DOT: 15 / 919},
-            aims={DOT: 5 / 919},
+            limits={"": 15e-6} | ({DOT: 15 / 919} if kind == "wsgi" else {}),
+            aims={"": 5e-6},
         )
         for kind in ("wsgi", "asgi")
     ),
@@ -157,7 +158,7 @@ _SIGNED = (
 
 def _jwks(number: int) -> tuple[Row, ...]:
     keys = "1 key" if number == 1 else f"{number} keys"
-    limits = {DOT: 12 / (49 if number == 1 else 193)}
+    limits = {"": 12e-6, DOT: 12 / (49 if number == 1 else 193)}
     return (
         Row(
             f"S7/{number}",
