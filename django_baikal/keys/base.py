@@ -70,6 +70,10 @@ class Caching(NamedTuple):
     stale_while_revalidate: float = 60
 
 
+#: For as long as the platform itself keeps an issuer's keys.
+CACHING = Caching()
+
+
 class Published(NamedTuple):
     """What a store publishes at one moment; ``first``: the key that signs, to be published first.
 
@@ -122,9 +126,13 @@ class StaticKeyStore:
 
     source: str
     in_database = False
+    _said: tuple[object, Published] | None = None
 
     def parts(self) -> Sequence[tuple[str, Part]]:
-        """Give each key, or why it is none, with its place; the one that signs before others."""
+        """Give each key, or why it is none, with its place; the one that signs before others.
+
+        Another sequence when they have changed.
+        """
         raise NotImplementedError  # pragma: no cover: each store has its own
 
     def _keys(self) -> Iterator[tuple[str, KeyMaterial]]:
@@ -143,12 +151,15 @@ class StaticKeyStore:
         return False
 
     def published(self, *, wait: bool = True) -> Published:
-        """Give all keys, for as long as the platform itself keeps an issuer's keys."""
+        """Give all keys, to be kept for ``CACHING``."""
         if not (wait or self._at_hand()):
             raise WouldWait
-        keys = self.keys()
-        first = next((key for key in keys if key.private_key is not None), None)
-        return Published(keys, first, Caching())
+        parts, said = self.parts(), self._said
+        if said is None or said[0] is not parts:
+            keys = [part for _, part in parts if isinstance(part, KeyMaterial)]
+            first = next((key for key in keys if key.private_key is not None), None)
+            said = self._said = parts, Published(keys, first, CACHING)
+        return said[1]
 
     def problems(self) -> Sequence[KeyLoadError]:
         """Give an error for each key that cannot be used, in the order of places."""
@@ -177,6 +188,7 @@ class Keyring:
     def __init__(self, stores: Sequence[KeyStore]) -> None:
         self.stores = stores
         self._document: tuple[list[KeyMaterial], Document] | None = None
+        self._published: tuple[list[Published], tuple[Document, Caching]] | None = None
 
     def signing_key(self) -> KeyMaterial:
         """Give the key that signs now; raise NoUsableSigningKey naming the settings."""
@@ -200,6 +212,12 @@ class Keyring:
         WouldWait.
         """
         each = [store.published(wait=wait) for store in self.stores]
+        said = self._published
+        if said is None or said[0] != each:
+            said = self._published = each, self._together(each)
+        return said[1]
+
+    def _together(self, each: Sequence[Published]) -> tuple[Document, Caching]:
         keys = [found.first for found in each if found.first is not None][:1]
         for found in each:
             keys.extend(found.keys)
@@ -207,7 +225,7 @@ class Keyring:
         if known is None or known[0] != keys:
             known = self._document = keys, self._written(keys)
         times = zip(*(found.caching for found in each), strict=True)
-        return known[1], Caching(*map(min, times)) if each else Caching()
+        return known[1], Caching(*map(min, times)) if each else CACHING
 
     def _written(self, keys: Sequence[KeyMaterial]) -> Document:
         """Write the set: the signing key first, each material and each kid once.
