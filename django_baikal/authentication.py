@@ -18,7 +18,6 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
-from django.views.decorators.debug import sensitive_variables
 
 from django_baikal import signals
 from django_baikal.client import OpenIDClient
@@ -50,7 +49,23 @@ _logged_at: dict[str, float] = {}
 ANSWERED = (TokenError, AuthserverError, KeyStoreError)
 
 
-@sensitive_variables()
+class _Token(str):
+    """A token that no page for DEBUG shows among the variables.
+
+    So the functions here need not be marked for it one by one, which each request would pay for.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _hidden(token: Any) -> Any:
+    """Give a token as one that is not shown; what is no string, and no token, as it is."""
+    return _Token(token) if type(token) is str else token
+
+
 def authenticate(
     token: str, *, using: str = "default", fresh: bool = False, request: Any = None
 ) -> Any:
@@ -61,6 +76,7 @@ def authenticate(
     goes to the receivers of the signals. Raises a TokenError for a token that is not good,
     AuthserverError or KeyStoreError if that cannot be found out, and ConfigurationError.
     """
+    token = _hidden(token)
     try:
         client = clients[using]
         if (pick := _authserver_resolver(client)) is not None:
@@ -80,11 +96,11 @@ def authenticate(
     return user
 
 
-@sensitive_variables()
 async def aauthenticate(
     token: str, *, using: str = "default", fresh: bool = False, request: Any = None
 ) -> Any:
     """``authenticate`` as a coroutine."""
+    token = _hidden(token)
     try:
         client = clients[using]
         if (pick := _authserver_resolver(client)) is not None:
@@ -180,33 +196,27 @@ def _told(error: BaikalError, token: str, using: str) -> list[tuple[Any, dict[st
 # -- requests -------------------------------------------------------------------------------------
 
 
-class _Token(str):
-    """A token that no page for DEBUG shows among the variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
-@sensitive_variables()
 def token_of(request: HttpRequest, using: str = "default") -> str | None:
     """Give the bearer token of a request, from its one place (RFC 6750 section 2.1), unchecked.
 
     None without one. Raises InvalidRequest if there are two, or one somewhere else too. ``using``:
     the alias, for tests with ``override_token``.
     """
-    header = request.META.get("HTTP_AUTHORIZATION", "")
-    if not header and using in overrides:
-        header = f"Bearer {overrides[using].token}"
-    token = bearer.bearer_token(header)
+    token: _Token | None = _hidden(
+        bearer.bearer_token(request.META.get("HTTP_AUTHORIZATION") or _assumed(using))
+    )
     if token is None:
         return None
     # Most requests have no query, and taking none apart costs as much as all the rest here.
     asked = request.META.get("QUERY_STRING") and "access_token" in request.GET
     if asked or _in_form(request):
         raise InvalidRequest("The request has a token in more than one place.")
-    return _Token(token)
+    return token
+
+
+def _assumed(using: str) -> str:
+    """Give the header of a request without one: none, but for ``override_token``."""
+    return f"Bearer {overrides[using].token}" if using in overrides else ""
 
 
 def _in_form(request: HttpRequest) -> bool:
@@ -221,7 +231,6 @@ def _in_form(request: HttpRequest) -> bool:
     return "access_token" in form
 
 
-@sensitive_variables()
 def authenticate_request(
     request: HttpRequest, *, using: str = "default", fresh: bool = False
 ) -> Any:
@@ -229,31 +238,34 @@ def authenticate_request(
 
     Asked again for the same request it gives the same, unless ``fresh``.
     """
-    known = _known(request, using, fresh)
-    if known is None and (token := token_of(request, using)) is not None:
-        known = authenticate(token, using=using, fresh=fresh, request=request)
-        _remember(request, using, known)
-    return known
+    found = _found(request)
+    if using in found and not fresh:
+        return found[using]
+    if (token := token_of(request, using)) is None:
+        return None
+    found[using] = principal = authenticate(token, using=using, fresh=fresh, request=request)
+    return principal
 
 
-@sensitive_variables()
 async def aauthenticate_request(
     request: HttpRequest, *, using: str = "default", fresh: bool = False
 ) -> Any:
     """``authenticate_request`` as a coroutine."""
-    known = _known(request, using, fresh)
-    if known is None and (token := token_of(request, using)) is not None:
-        known = await aauthenticate(token, using=using, fresh=fresh, request=request)
-        _remember(request, using, known)
-    return known
+    found = _found(request)
+    if using in found and not fresh:
+        return found[using]
+    if (token := token_of(request, using)) is None:
+        return None
+    found[using] = principal = await aauthenticate(token, using=using, fresh=fresh, request=request)
+    return principal
 
 
-def _known(request: HttpRequest, using: str, fresh: bool) -> Any:
-    return None if fresh else getattr(request, "_baikal", {}).get(using)
-
-
-def _remember(request: HttpRequest, using: str, principal: Any) -> None:
-    request.__dict__.setdefault("_baikal", {})[using] = principal
+def _found(request: HttpRequest) -> dict[str, Any]:
+    """Give the principals that were found for this request, by alias."""
+    found: dict[str, Any] | None = getattr(request, "_baikal", None)
+    if found is None:
+        found = request._baikal = {}  # type: ignore[attr-defined]
+    return found
 
 
 def attach(request: Any, principal: Any) -> None:

@@ -101,8 +101,9 @@ def origins(alias: str) -> tuple[Any, ...]:
         found = None
     names, own = (tuple(found), found.get(alias)) if isinstance(found, dict) else (None, found)
     prefix = _env_prefix(alias, own.get("ENV_PREFIX") if isinstance(own, dict) else None)
-    values = tuple(map(_RAW.get, _encoded(prefix)))
-    return values, names, own, prefix is not None and _version(values[-1])
+    variables = _encoded(prefix)
+    values = () if _RAW.keys().isdisjoint(variables) else tuple(map(_RAW.get, variables))
+    return values, names, own, _version(values[-1]) if values and prefix is not None else None
 
 
 def is_settled(origins: tuple[Any, ...]) -> bool:

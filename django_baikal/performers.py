@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
+
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 
 from django_baikal import correlation
 from django_baikal.calls import Call
@@ -25,6 +27,7 @@ from django_baikal.protocol import effects
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.driver import arun, run
 from django_baikal.protocol.recent import Recent
+from django_baikal.protocol.strict_json import canonical
 from django_baikal.protocol.urls import origin
 from django_baikal.transports.base import AsyncTransport, Transport, routes
 
@@ -44,6 +47,10 @@ COPIES = 64
 IN_TIME = 0.05
 #: How long a coroutine may take to clean up after its deadline, in seconds.
 CLEANUP = 0.1
+_AtOnce: TypeAlias = (
+    effects.Now | effects.Recall | effects.Remember | effects.RandomToken | effects.Background
+)
+_AT_ONCE = get_args(_AtOnce)
 _CACHE_KEY = "cache-key"
 _CACHE_VALUE = "cache-value"
 
@@ -61,13 +68,13 @@ class Caches:
 
     def take(self) -> tuple[Any, Any]:
         """Give a copy, as the second of two, to be given back; raises ImproperlyConfigured."""
-        from django.core.cache import caches
-
         settings = caches.settings
-        with suppress(IndexError):  # there is none, or not any more
+        try:
             kept = self._free.pop()
             if kept[0] is settings:
                 return kept
+        except IndexError:  # there is none, or not any more
+            pass
         # In a context of its own, where there is no copy yet that somebody else uses.
         return settings, contextvars.Context().run(caches.__getitem__, self.alias)
 
@@ -220,7 +227,12 @@ class Performer:
 
     def perform(self, effect: effects.Effect) -> Any:
         """Perform ``effect`` and wait for it."""
+        if isinstance(effect, _AT_ONCE):  # most are
+            return self._at_once(effect)
         match effect:
+            case effects.CacheGet(name):
+                key = self._key(name)
+                return _opened(self._tried("get", key), key)
             case effects.Fetch(request, endpoint):
                 transport = routes.get(origin(request.url)) or self.runtime.process.transport
                 left = self.left()
@@ -233,9 +245,6 @@ class Performer:
             case effects.Sleep(seconds):
                 time.sleep(min(seconds, self.left()))
                 return None
-            case effects.CacheGet(name):
-                key = self._key(name)
-                return _opened(self._tried("get", key), key)
             case effects.CacheSet(name, value, ttl):
                 key = self._key(name)
                 self._tried("set", key, _sealed(value, key), ttl)
@@ -246,10 +255,10 @@ class Performer:
             case effects.CacheDelete(name):
                 self._tried("delete", self._key(name), always=True)
                 return None
-            case _:
-                return self._at_once(effect)
+            case _:  # pragma: no cover: every effect is listed here or there
+                raise TypeError(effect)
 
-    def _at_once(self, effect: effects.Effect) -> Any:
+    def _at_once(self, effect: _AtOnce) -> Any:
         """Perform what waits for nothing, and is the same in async code."""
         match effect:
             case effects.Now():
@@ -261,10 +270,8 @@ class Performer:
                 return self.runtime.memory.get(name)
             case effects.Remember(name, value):
                 self.runtime.memory[name] = value
-            case effects.Background(name, work):
-                self._aside(name, work)
-            case _:  # pragma: no cover: every effect is listed above
-                raise TypeError(effect)
+            case _:
+                self._aside(effect.name, effect.work)
         return None
 
     def _share(self, name: object, work: Any) -> Any:
@@ -319,14 +326,12 @@ class Performer:
 
     def _key(self, name: tuple[Any, ...]) -> str:
         """Give the cache's key for ``name``, which nobody can guess it from."""
-        from django.core.exceptions import ImproperlyConfigured
-
-        from django_baikal.keys.sealing import digest
-
         if (known := self._cache_keys.get(name)) is not None:
             return known
+        from django_baikal.keys import sealing
+
         try:
-            key = digest(json.dumps(name, sort_keys=True).encode(), purpose=_CACHE_KEY)
+            key = sealing.digest(canonical(name).encode(), purpose=_CACHE_KEY)
         except ImproperlyConfigured as error:
             raise self._unusable(error) from None
         return self._cache_keys.setdefault(name, f"django_baikal.{key}")
@@ -344,8 +349,6 @@ class Performer:
 
         Once it has failed, the call goes on without it: each operation may take until its timeout.
         """
-        from django.core.exceptions import ImproperlyConfigured
-
         if self._cache_failed and not always:
             return otherwise
         caches = self.runtime.process.caches
@@ -370,6 +373,8 @@ class Performer:
         """Perform ``effect`` without holding up the event loop."""
         import asyncio
 
+        if isinstance(effect, _AT_ONCE):
+            return self._at_once(effect)
         match effect:
             case effects.Fetch(request, endpoint):
                 transport = routes.get(origin(request.url)) or self.runtime.process.async_transport
@@ -383,16 +388,8 @@ class Performer:
             case effects.Sleep(seconds):
                 await asyncio.sleep(min(seconds, self.left()))
                 return None
-            case (
-                effects.Sign()
-                | effects.CacheGet()
-                | effects.CacheSet()
-                | effects.CacheAdd()
-                | effects.CacheDelete()
-            ):
+            case _:  # a signature, or the cache
                 return await self._in_thread(effect)
-            case _:
-                return self._at_once(effect)
 
     async def _in_thread(self, effect: effects.Effect) -> Any:
         """Perform ``effect`` in a thread of our own, for no longer than the call has time.
@@ -472,15 +469,15 @@ def _outcome(future: Future[Any], error: BaseException | None) -> Any:
 
 
 def _sealed(value: Any, key: str) -> bytes:
-    from django_baikal.keys.sealing import seal
+    from django_baikal.keys import sealing
 
-    return seal(json.dumps(value).encode(), purpose=_CACHE_VALUE, name=key.encode())
+    return sealing.seal(json.dumps(value).encode(), purpose=_CACHE_VALUE, name=key.encode())
 
 
 def _opened(sealed: Any, key: str) -> Any:
-    from django_baikal.keys.sealing import unseal
-
     if sealed is None:
         return None
-    data = unseal(sealed, purpose=_CACHE_VALUE, name=key.encode())
+    from django_baikal.keys import sealing
+
+    data = sealing.unseal(sealed, purpose=_CACHE_VALUE, name=key.encode())
     return None if data is None else json.loads(data)

@@ -646,10 +646,9 @@ def test_nothing_else_switches_it_on() -> None:
         "overrides: dict[str, Override] = {}",
         "if (override := overrides.get(config.alias)) is not None:",
         "from django_baikal.protocol.authenticate import overrides",
-        "if not header and using in overrides:",
         "if not config.authserver_resolver or config.alias in overrides:",
         "if not isinstance(token, str) or config.alias in overrides:",
-        'header = f"Bearer {overrides[using].token}"',
+        'return f"Bearer {overrides[using].token}" if using in overrides else ""',
     }
     found = {
         line.strip()

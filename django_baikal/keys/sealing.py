@@ -6,7 +6,6 @@ they sealed. The name under which a value is kept is bound to it as associated d
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from functools import lru_cache
@@ -65,4 +64,4 @@ def unseal(sealed: object, *, purpose: str, name: bytes) -> bytes | None:
 def digest(data: bytes, *, purpose: str) -> str:
     """Give an HMAC-SHA256 of ``data`` in hex: nobody without ``SECRET_KEY`` can guess from it."""
     key = _derive(_bytes(settings.SECRET_KEY), purpose)
-    return hmac.new(key, data, hashlib.sha256).hexdigest()
+    return hmac.digest(key, data, "sha256").hex()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from django_baikal.protocol.effects import (
 from django_baikal.protocol.messages import extra_headers
 from django_baikal.protocol.once import once
 from django_baikal.protocol.recent import NOTHING, Recent, token_key
+from django_baikal.protocol.strict_json import canonical
 
 logger = logging.getLogger("django_baikal.bearer")
 
@@ -165,7 +165,7 @@ def _cache_name(config: ClientConfig, token: str) -> Name:
         config.client_id,
         config.audiences,
         config.allowed_clients,
-        json.dumps(config.required_claims, sort_keys=True),
+        canonical(config.required_claims),
         token,
     )
 

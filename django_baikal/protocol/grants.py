@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from django_baikal.exceptions import ConfigurationError, InvalidResponse, OAuthE
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Instant, Response
 from django_baikal.protocol.messages import json_answer, mask, raise_for_error
-from django_baikal.protocol.strict_json import is_number
+from django_baikal.protocol.strict_json import canonical, is_number
 from django_baikal.protocol.urls import without_query
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -58,7 +57,7 @@ def assertion_claims(
 def as_json(value: Any, method: str) -> str:
     """Give ``value`` as canonical JSON, or raise ConfigurationError naming the method called."""
     try:
-        written = json.dumps(value, allow_nan=False, sort_keys=True)
+        written = canonical(value)
         written.encode()
     except (TypeError, ValueError, RecursionError):
         raise ConfigurationError(f"The arguments of {method} must be JSON values.") from None

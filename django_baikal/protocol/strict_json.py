@@ -31,6 +31,11 @@ def _float(text: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
 
 
+#: Gives the one text of a JSON value, or raises TypeError, ValueError or RecursionError. Made once:
+#: ``json.dumps`` makes an encoder each time that it is told anything.
+canonical = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+
+
 def loads_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object; raise ValueError with a reason that quotes nothing of the data."""
     try:

@@ -82,18 +82,36 @@ class _StrictResponse(http.client.HTTPResponse):
             raise http.client.HTTPException("malformed head")
 
 
-class _Connection(HTTPConnection):
-    response_class = _StrictResponse
+class _InOnePiece(HTTPConnection):
+    """Sends head and body together: one call, one packet, one record of TLS."""
 
+    response_class = _StrictResponse
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **options: Any) -> None:
+        held: list[bytes] = []
+        self._held = held
+        try:
+            super().request(*args, **options)
+        finally:
+            self._held = None
+        super().send(b"".join(held))
+
+    def send(self, data: Any) -> None:
+        if self._held is None:  # to a proxy, say, while a connection is made
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
+class _Connection(_InOnePiece):
     # Private, but the one place where urllib3 lets a subclass make the socket: its own SOCKS
     # support does the same.
     def _new_conn(self) -> socket.socket:
         return connect(self._dns_host, self.port or 80, self.socket_options)
 
 
-class _TLSConnection(HTTPSConnection):
-    response_class = _StrictResponse
-
+class _TLSConnection(_InOnePiece, HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return connect(self._dns_host, self.port or 443, self.socket_options)
 
@@ -168,6 +186,8 @@ class RequestsTransport:
             proxy_context = tls_context(config, self._environment, client_cert=False)
         self._adapter = _Adapter(context, proxy_context)
         self._tls = {"ssl_context": context, "cert_reqs": context.verify_mode}
+        # Not the adapter's: to find one there takes as long as to check an answer.
+        self._pools: dict[tuple[str, str, int | None], HTTPConnectionPool] = {}
         warn_if_unverified(config)
 
     def send(self, request: Request, *, timeout: float) -> Response:
@@ -201,8 +221,7 @@ class RequestsTransport:
     def _direct(self, request: Request, url: str, headers: dict[str, str], timeout: float) -> Any:
         # Not the adapter's send: to take each URL apart four times costs as much as the exchange.
         scheme, host, port, target = _parts(url)
-        manager = self._adapter.poolmanager
-        pool = manager.connection_from_host(host, port, scheme, pool_kwargs=self._tls)
+        pool = self._pools.get((scheme, host, port)) or self._pool(scheme, host, port)
         return pool.urlopen(
             request.method,
             target,
@@ -215,6 +234,11 @@ class RequestsTransport:
             retries=self._adapter.max_retries,
             timeout=timeout,
         )
+
+    def _pool(self, scheme: str, host: str, port: int | None) -> HTTPConnectionPool:
+        tls = self._tls if scheme == "https" else {}
+        made = _POOLS[scheme](host, port, maxsize=_POOL_SIZE, **tls)
+        return self._pools.setdefault((scheme, host, port), made)
 
     def _through(
         self, proxy: str, request: Request, url: str, headers: dict[str, str], timeout: float
@@ -241,6 +265,9 @@ class RequestsTransport:
     def close(self) -> None:
         """Close idle connections; the transport can still be used."""
         self._adapter.close()
+        for pool in list(self._pools.values()):
+            pool.close()
+        self._pools.clear()
 
 
 def _wire(request: Request) -> tuple[str, dict[str, str]]:
