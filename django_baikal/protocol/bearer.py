@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -38,8 +38,6 @@ _BEARER = re.compile(r"(?:^|,)[ \t]*bearer(?![!#$%&'*+.^_`|~0-9a-z-])", re.IGNOR
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 #: What token_type may be where there is one: some authservers name the kind of token instead.
 _TYPES = ("bearer", "access_token")
-_TEXTS = ("sub", "client_id", "username", "iss", "token_type", "jti")
-_TIMES = ("exp", "iat", "nbf")
 #: What no name has: it would break a line of a log, or a database's text.
 _BROKEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 #: An acr that can be compared; longer numbers are no levels.
@@ -172,17 +170,12 @@ def check_answer(answer: Mapping[str, Any], where: str) -> None:
 
 def misshapen(answer: Mapping[str, Any]) -> str | None:
     """Name the first member that is not of its type, or None; null is as good as none."""
-    said = {name: value for name, value in answer.items() if value is not None}
-    wrong = [name for name in _TEXTS if not _is_text(said.get(name, ""))]
-    wrong += [name for name in _TIMES if not is_number(said.get(name, 0))]
-    wrong += [name for name in ("scope", "scopes", "purpose") if not _is_words(said.get(name, ""))]
-    if not _is_texts(said.get("aud", "")):
-        wrong.append("aud")
-    if isinstance(said.get("acr"), bool) or not isinstance(said.get("acr", ""), str | int):
-        wrong.append("acr")
-    if not wrong and not any(said.get(name) for name in ("sub", "client_id", "username")):
-        wrong = ["sub and client_id"]
-    return wrong[0] if wrong else None
+    for name, value in answer.items():
+        fits = _FORMS.get(name)
+        if fits is not None and value is not None and not fits(value):
+            return name
+    named = any(answer.get(name) for name in ("sub", "client_id", "username"))
+    return None if named else "sub and client_id"
 
 
 def _is_text(value: Any) -> bool:
@@ -198,6 +191,19 @@ def _is_words(value: Any) -> bool:
     if not _is_texts(value):
         return False
     return all(SCOPE_TOKEN.fullmatch(word) for word in _words(value))
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("sub", "client_id", "username", "iss", "token_type", "jti"), _is_text),
+    **dict.fromkeys(("exp", "iat", "nbf"), is_number),
+    **dict.fromkeys(("scope", "scopes", "purpose"), _is_words),
+    "aud": _is_texts,
+    "acr": _is_level,
+}
 
 
 def judge(config: ClientConfig, answer: Mapping[str, Any], wall: float) -> TokenInfo:

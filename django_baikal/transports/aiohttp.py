@@ -19,7 +19,7 @@ from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.protocol.urls import without_query
 
-from .base import CHUNK, Body, Environment, collect_headers, warn_if_unverified, wire
+from .base import Body, Environment, collect_headers, warn_if_unverified, wire
 from .failures import failure, timed_out
 from .requests import tls_context
 
@@ -140,7 +140,7 @@ class AiohttpTransport:
             pairs = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in answer.raw_headers)
             received = collect_headers(pairs, url)
             body = Body(received, limit=self._config.max_response_size, url=url)
-            async for data in answer.content.iter_chunked(CHUNK):
+            while data := await answer.content.readany():
                 body.feed(data)
             return Response(answer.status, received, body.finish())
         finally:

@@ -90,18 +90,25 @@ def wire(request: Request) -> tuple[str, dict[str, str]]:
     headers = {"Host": host}
     seen = set(_FRAMING)
     for name, value in request.headers.items():
-        if name.lower() in seen or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        lower = _lower(name)
+        if lower is None or lower in seen or not _VALUE.fullmatch(value):
             raise ConfigurationError(
                 f"The header {name!r} cannot be sent: it is repeated, has characters that "
                 "are not allowed, or is set by the transport.",
                 code="unsendable_request",
             )
-        seen.add(name.lower())
+        seen.add(lower)
         headers[name] = value
     # Left to the libraries, they would put it at different places.
     if request.body is not None or request.method not in ("GET", "HEAD", "OPTIONS"):
         headers["Content-Length"] = str(len(request.body or b""))
     return url, headers
+
+
+@lru_cache(maxsize=256)
+def _lower(name: str) -> str | None:
+    """Give the name of a header in lower case, or None if it is none."""
+    return name.lower() if _NAME.fullmatch(name) else None
 
 
 @lru_cache(maxsize=64)
