@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
@@ -50,7 +50,6 @@ CLEANUP = 0.1
 _AtOnce: TypeAlias = (
     effects.Now | effects.Recall | effects.Remember | effects.RandomToken | effects.Background
 )
-_AT_ONCE = get_args(_AtOnce)
 _CACHE_KEY = "cache-key"
 _CACHE_VALUE = "cache-value"
 
@@ -227,7 +226,7 @@ class Performer:
 
     def perform(self, effect: effects.Effect) -> Any:
         """Perform ``effect`` and wait for it."""
-        if isinstance(effect, _AT_ONCE):  # most are
+        if isinstance(effect, _AtOnce):  # most are
             return self._at_once(effect)
         match effect:
             case effects.CacheGet(name):
@@ -373,7 +372,7 @@ class Performer:
         """Perform ``effect`` without holding up the event loop."""
         import asyncio
 
-        if isinstance(effect, _AT_ONCE):
+        if isinstance(effect, _AtOnce):
             return self._at_once(effect)
         match effect:
             case effects.Fetch(request, endpoint):

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import string
 import subprocess
 import sys
 import textwrap
@@ -1765,6 +1766,21 @@ def test_base64url_has_one_spelling_only(data):
         if len(wrong) % 4 == 1 or not wrong.isascii() or set(wrong) & set("= +"):
             with pytest.raises(ValueError, match="base64url"):
                 b64url_decode(wrong)
+
+
+def test_no_bit_of_base64url_is_ignored():
+    """Two texts of one value would be two tokens with one signature."""
+    alphabet = string.ascii_letters + string.digits + "-_"
+    for begin in ("", "Zm9v", "Zm9vZm9v"):
+        for rest in ("A", "-", "x", "AB", "-_", "xy"):
+            for last in alphabet:
+                text = begin + rest + last
+                data = base64.urlsafe_b64decode(text + "==")
+                if b64url_encode(data) == text:
+                    assert b64url_decode(text) == data
+                else:
+                    with pytest.raises(ValueError, match="not canonical"):
+                        b64url_decode(text)
 
 
 def test_what_the_published_key_verifies_other_libraries_verify_too():

@@ -35,6 +35,7 @@ from django_baikal.exceptions import (
 from django_baikal.protocol.config import ClientConfig
 from django_baikal.protocol.effects import Request, Response
 from django_baikal.transports.base import Body, Environment, collect_headers, origin, wire
+from django_baikal.transports.deadline import DeadlineSocket
 from django_baikal.transports.failures import timed_out
 from django_baikal.transports.requests import RequestsTransport
 from django_baikal.transports.threaded import ThreadedTransport
@@ -270,6 +271,34 @@ def test_after_an_early_hint_the_next_answer_is_the_next_one() -> None:
         assert transport.send(post(server.url, b"two"), timeout=PATIENCE).body == b"two"
         transport.close()
     assert server.connections == 1
+
+
+def test_a_closed_transport_hangs_up_and_can_be_used_again() -> None:
+    with running(answering()) as server:
+        transport = RequestsTransport(ClientConfig())
+        for number in (1, 2):
+            transport.send(post(server.url), timeout=PATIENCE)
+            held = list(transport._pools.values())  # as by a call of another thread
+            transport.close()
+            server.wait_until_idle()
+            assert (len(held), server.connections) == (1, number)
+
+
+@pytest.mark.parametrize("body", [b"token=s3cret-value", None], ids=["body", "no body"])
+def test_a_request_goes_out_in_one_piece(
+    body: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[bytes] = []
+    sendall = DeadlineSocket.sendall
+
+    def seen(self: DeadlineSocket, data: bytes) -> None:
+        pieces.append(bytes(data))
+        sendall(self, data)
+
+    monkeypatch.setattr(DeadlineSocket, "sendall", seen)
+    with running(answering()) as server:
+        send_with_requests(post(server.url, body))
+    assert pieces == server.requests
 
 
 # The deadline.

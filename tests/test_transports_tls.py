@@ -322,6 +322,19 @@ def test_https_goes_through_a_tunnel_and_is_still_checked(
         assert caught.value.code == "tls_failed"
 
 
+def test_a_connection_through_a_proxy_that_was_closed_is_made_again(
+    contexts: dict[str, ssl.SSLContext], ca_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(proxying()) as proxy, running(answering(close=True), contexts["good"]) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        transport = RequestsTransport(ClientConfig(verify_certs=ca_path))
+        for _ in range(3):
+            assert transport.send(post(server.url), timeout=PATIENCE).status == 200
+            server.wait_until_idle()
+        transport.close()
+    assert server.connections == len(proxy.requests) == 3
+
+
 @both
 def test_a_proxy_may_speak_tls_itself(
     send: Send,
