@@ -99,11 +99,12 @@ def origins(alias: str) -> tuple[Any, ...]:
         found = getattr(settings, "BAIKAL", None)
     except ImproperlyConfigured:
         found = None
-    names, own = (tuple(found), found.get(alias)) if isinstance(found, dict) else (None, found)
+    # Nothing of the other aliases: one without an entry is made of the environment, or not at all.
+    own = found.get(alias) if isinstance(found, dict) else found
     prefix = _env_prefix(alias, own.get("ENV_PREFIX") if isinstance(own, dict) else None)
     variables = _encoded(prefix)
     values = () if _RAW.keys().isdisjoint(variables) else tuple(map(_RAW.get, variables))
-    return values, names, own, _version(values[-1]) if values and prefix is not None else None
+    return values, own, _version(values[-1]) if values and prefix is not None else None
 
 
 def is_settled(origins: tuple[Any, ...]) -> bool:

@@ -144,6 +144,17 @@ def test_a_change_of_the_environment_alone_is_seen(baikal, monkeypatch):
     assert clients["default"].config == before.config
 
 
+def test_other_aliases_that_come_and_go_change_nothing(baikal):
+    client = clients["default"]
+    baikal["us"] = dict(baikal["eu"])
+    assert (clients["default"], clients["us"].config.alias) == (client, "us")
+    del baikal["us"], baikal["eu"]
+    assert clients["default"] is client
+    for gone in ("us", "eu"):
+        with pytest.raises(ConfigurationError, match="BAIKAL has no alias"):
+            clients[gone]
+
+
 def test_a_change_of_a_variable_that_another_one_names_is_seen(baikal, monkeypatch):
     del baikal["default"]["CLIENT_ID"]
     monkeypatch.setenv("BAIKAL_CLIENT_ID", "$OTHER_ID")
