@@ -63,7 +63,9 @@ class _Token(str):
 
 def _hidden(token: Any) -> Any:
     """Give a token as one that is not shown; what is no string, and no token, as it is."""
-    return _Token(token) if type(token) is str else token
+    if isinstance(token, str) and not isinstance(token, _Token):
+        return _Token(token)
+    return token
 
 
 def authenticate(

@@ -12,6 +12,7 @@ from django.http import JsonResponse
 from django.test import Client
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.safestring import mark_safe
 from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
@@ -30,6 +31,7 @@ from doors_stage import (
     view,
 )
 
+from django_baikal.authentication import _hidden
 from django_baikal.decorators import TokenRequiredMixin, token_required
 from django_baikal.testing import FakeAuthserver
 
@@ -318,3 +320,9 @@ def test_options_tells_what_the_token_may_do_by_action() -> None:
             assert knock("/things/", bearer(server), method="options").status == 403
             assert told("/things/", "any") == []
             assert told("/things/", "any write") == ["POST"]
+
+
+def test_a_token_of_any_class_of_strings_is_hidden() -> None:
+    hidden = _hidden(mark_safe("T0ken"))
+    assert (repr(hidden), hidden) == ("'***'", "T0ken")
+    assert _hidden(hidden) is hidden

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from functools import lru_cache
 from urllib.parse import quote_plus
 
 from django_baikal.exceptions import ConfigurationError, InvalidResponse
@@ -26,7 +25,6 @@ class Credentials:
     sensitive: tuple[str, ...] = field(repr=False)
 
 
-@lru_cache(maxsize=64)
 def basic_credentials(client_id: str, client_secret: str) -> str:
     """Give the value of the Authorization header, both parts form-encoded (section 2.3.1)."""
     pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
