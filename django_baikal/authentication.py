@@ -18,6 +18,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
 
 from django_baikal import signals
 from django_baikal.client import OpenIDClient
@@ -50,10 +51,7 @@ ANSWERED = (TokenError, AuthserverError, KeyStoreError)
 
 
 class _Token(str):
-    """A token that no page for DEBUG shows among the variables.
-
-    So the functions here need not be marked for it one by one, which each request would pay for.
-    """
+    """A token that no page for DEBUG shows among the variables."""
 
     __slots__ = ()
 
@@ -61,13 +59,7 @@ class _Token(str):
         return "'***'"
 
 
-def _hidden(token: Any) -> Any:
-    """Give a token as one that is not shown; what is no string, and no token, as it is."""
-    if isinstance(token, str) and not isinstance(token, _Token):
-        return _Token(token)
-    return token
-
-
+@sensitive_variables()
 def authenticate(
     token: str, *, using: str = "default", fresh: bool = False, request: Any = None
 ) -> Any:
@@ -78,7 +70,11 @@ def authenticate(
     goes to the receivers of the signals. Raises a TokenError for a token that is not good,
     AuthserverError or KeyStoreError if that cannot be found out, and ConfigurationError.
     """
-    token = _hidden(token)
+    return _authenticated(token, using, fresh, request)
+
+
+def _authenticated(token: str, using: str, fresh: bool, request: Any) -> Any:
+    # Whoever calls this is marked with sensitive_variables, which covers all that is called.
     try:
         client = clients[using]
         if (pick := _authserver_resolver(client)) is not None:
@@ -98,11 +94,11 @@ def authenticate(
     return user
 
 
+@sensitive_variables()
 async def aauthenticate(
     token: str, *, using: str = "default", fresh: bool = False, request: Any = None
 ) -> Any:
     """``authenticate`` as a coroutine."""
-    token = _hidden(token)
     try:
         client = clients[using]
         if (pick := _authserver_resolver(client)) is not None:
@@ -198,22 +194,26 @@ def _told(error: BaikalError, token: str, using: str) -> list[tuple[Any, dict[st
 # -- requests -------------------------------------------------------------------------------------
 
 
+@sensitive_variables()
 def token_of(request: HttpRequest, using: str = "default") -> str | None:
     """Give the bearer token of a request, from its one place (RFC 6750 section 2.1), unchecked.
 
     None without one. Raises InvalidRequest if there are two, or one somewhere else too. ``using``:
     the alias, for tests with ``override_token``.
     """
-    token: _Token | None = _hidden(
-        bearer.bearer_token(request.META.get("HTTP_AUTHORIZATION") or _assumed(using))
-    )
+    return _token_of(request, using)
+
+
+def _token_of(request: HttpRequest, using: str) -> str | None:
+    # As above.
+    token = bearer.bearer_token(request.META.get("HTTP_AUTHORIZATION") or _assumed(using))
     if token is None:
         return None
     # Most requests have no query, and taking none apart costs as much as all the rest here.
     asked = request.META.get("QUERY_STRING") and "access_token" in request.GET
     if asked or _in_form(request):
         raise InvalidRequest("The request has a token in more than one place.")
-    return token
+    return _Token(token)
 
 
 def _assumed(using: str) -> str:
@@ -233,6 +233,7 @@ def _in_form(request: HttpRequest) -> bool:
     return "access_token" in form
 
 
+@sensitive_variables()
 def authenticate_request(
     request: HttpRequest, *, using: str = "default", fresh: bool = False
 ) -> Any:
@@ -240,34 +241,36 @@ def authenticate_request(
 
     Asked again for the same request it gives the same, unless ``fresh``.
     """
-    found = _found(request)
-    if using in found and not fresh:
-        return found[using]
-    if (token := token_of(request, using)) is None:
-        return None
-    found[using] = principal = authenticate(token, using=using, fresh=fresh, request=request)
-    return principal
+    known = _known(request, using, fresh)
+    if known is None and (token := _token_of(request, using)) is not None:
+        known = _authenticated(token, using, fresh, request)
+        _remember(request, using, known)
+    return known
 
 
+@sensitive_variables()
 async def aauthenticate_request(
     request: HttpRequest, *, using: str = "default", fresh: bool = False
 ) -> Any:
     """``authenticate_request`` as a coroutine."""
-    found = _found(request)
-    if using in found and not fresh:
-        return found[using]
-    if (token := token_of(request, using)) is None:
-        return None
-    found[using] = principal = await aauthenticate(token, using=using, fresh=fresh, request=request)
-    return principal
+    known = _known(request, using, fresh)
+    if known is None and (token := token_of(request, using)) is not None:
+        known = await aauthenticate(token, using=using, fresh=fresh, request=request)
+        _remember(request, using, known)
+    return known
 
 
-def _found(request: HttpRequest) -> dict[str, Any]:
-    """Give the principals that were found for this request, by alias."""
-    found: dict[str, Any] | None = getattr(request, "_baikal", None)
-    if found is None:
-        found = request._baikal = {}  # type: ignore[attr-defined]
-    return found
+def _known(request: HttpRequest, using: str, fresh: bool) -> Any:
+    header, principal = getattr(request, "_baikal", {}).get(using, (None, None))
+    # A view may have made one request of another, with a token of its own.
+    same = not fresh and header == request.META.get("HTTP_AUTHORIZATION")
+    return principal if same else None
+
+
+def _remember(request: Any, using: str, principal: Any) -> None:
+    found = request.META.get("HTTP_AUTHORIZATION"), principal
+    # Not into the dict that is there: a copy of the request has the same.
+    request._baikal = {**getattr(request, "_baikal", {}), using: found}
 
 
 def attach(request: Any, principal: Any) -> None:

@@ -88,14 +88,20 @@ class Either:
             return await sync_to_async(self._view, thread_sensitive=True)(*args, **kwargs)
 
 
-def _in_loop_only(mark: object) -> property:
-    return property(lambda _: mark if in_event_loop() else None)
+class _InLoopOnly:
+    """An attribute that is there where an event loop runs; one of the view's own is before it."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __get__(self, instance: object, owner: type | None = None) -> object:
+        return self._value if in_event_loop() else None
 
 
 # What marks a coroutine function; its name differs between versions of Python. No __getattr__: it
 # would be asked for all the other attributes as well that tell one, with each request.
 for _name, _mark in vars(markcoroutinefunction(cast("Any", SimpleNamespace()))).items():
-    setattr(Either, _name, _in_loop_only(_mark))
+    setattr(Either, _name, _InLoopOnly(_mark))
 
 
 class PublicDocumentView(View):

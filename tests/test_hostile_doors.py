@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import Any, ClassVar
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.cache import SessionStore
-from django.http import JsonResponse
-from django.test import Client
+from django.http import HttpRequest, JsonResponse
+from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
-from django.utils.safestring import mark_safe
+from django.views.debug import ExceptionReporter
 from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
@@ -21,6 +24,7 @@ from doors_stage import (
     AUTHENTICATION,
     CSRF,
     OURS,
+    PHONE,
     SESSION,
     OfAsyncClass,
     OfClass,
@@ -31,7 +35,12 @@ from doors_stage import (
     view,
 )
 
-from django_baikal.authentication import _hidden
+from django_baikal.authentication import (
+    aauthenticate_request,
+    authenticate,
+    authenticate_request,
+    token_of,
+)
 from django_baikal.decorators import TokenRequiredMixin, token_required
 from django_baikal.testing import FakeAuthserver
 
@@ -322,7 +331,71 @@ def test_options_tells_what_the_token_may_do_by_action() -> None:
             assert told("/things/", "any write") == ["POST"]
 
 
-def test_a_token_of_any_class_of_strings_is_hidden() -> None:
-    hidden = _hidden(mark_safe("T0ken"))
-    assert (repr(hidden), hidden) == ("'***'", "T0ken")
-    assert _hidden(hidden) is hidden
+# -- requests that are made of others, and reports ----------------------------------------------
+
+
+@token_required()
+def whoami(request: Any) -> JsonResponse:
+    return JsonResponse({"sub": request.auth.subject})
+
+
+def batch(request: Any) -> JsonResponse:
+    """Do what batch endpoints do: answer several requests in one."""
+    answers = []
+    for token in json.loads(request.body):
+        for copied in (copy.copy(request), HttpRequest()):
+            vars(copied).update(vars(request))
+            copied.META = {**request.META, "HTTP_AUTHORIZATION": f"Bearer {token}"}
+            answers.append(json.loads(whoami(copied).content))
+    return JsonResponse([answer.get("sub", answer.get("error")) for answer in answers], safe=False)
+
+
+@pytest.mark.parametrize("outer", [True, False], ids=["with a token", "without"])
+@pytest.mark.parametrize("middleware", [[OURS], []], ids=["middleware", "none"])
+def test_a_request_that_is_made_of_another_has_its_own_token(
+    outer: bool, middleware: list[str]
+) -> None:
+    with standing(middleware, ROOT_URLCONF=urls(path("", batch))) as server:
+        tokens = [server.issue_token(sub=name) for name in ("anna", "bob")]
+        sent = [*tokens, "no.such.token", tokens[0]]
+        headers = {"authorization": bearer(server, sub="carol")} if outer else {}
+        answer = Client().post("/", json.dumps(sent), "application/json", headers=headers)
+        expected = ["anna", "bob", "invalid_token", "anna"]
+        assert answer.json() == [name for name in expected for _ in range(2)]
+
+
+def careless(info: Any) -> Any:
+    number = str(info.claims["uid"])
+    raise LookupError(f"the database is down for somebody with {len(number)} digits")
+
+
+def reports(call: Any) -> str:
+    """Give what is mailed to the admins, without the frame of the test."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - all of them are looked at
+        call()
+    frames = caught.tb
+    while frames.tb_frame.f_code.co_filename == __file__:
+        assert frames.tb_next is not None
+        frames = frames.tb_next
+    reporter = ExceptionReporter(None, caught.type, caught.value, frames)
+    return reporter.get_traceback_text() + reporter.get_traceback_html()
+
+
+@override_settings(DEBUG=False)
+def test_a_report_shows_nothing_of_what_was_called_for_a_token() -> None:
+    with standing([], {"USER_RESOLVER": f"{__name__}.careless"}) as server:
+        header = bearer(server, sub=PHONE, uid=PHONE)
+        token = header.removeprefix("Bearer ")
+        request = RequestFactory().get("/", headers={"authorization": header})
+        twice = RequestFactory().get("/", headers={"authorization": f"{header}, {header}"})
+        found = [
+            reports(lambda: authenticate(token)),
+            reports(lambda: authenticate_request(request)),
+            reports(lambda: authenticate_request(twice)),
+            reports(lambda: token_of(twice)),
+            reports(lambda: async_to_sync(aauthenticate_request)(twice)),
+        ]
+    for report in found:
+        assert "the database is down" in report or "more than one credential" in report
+        assert token not in report
+        assert PHONE.lstrip("+") not in report

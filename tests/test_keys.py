@@ -66,7 +66,7 @@ from django_baikal.exceptions import (
     WrongPassphrase,
 )
 from django_baikal.keys import containers, load_key
-from django_baikal.keys.base import KeyMaterial, Keyring
+from django_baikal.keys.base import Caching, KeyMaterial, Keyring, Published, StaticKeyStore
 from django_baikal.keys.containers import MAX_SIZE
 from django_baikal.keys.der import cost as cost_of
 from django_baikal.keys.directory import MAX_FILE_SIZE, DirectoryKeyStore
@@ -1766,6 +1766,30 @@ def test_base64url_has_one_spelling_only(data):
         if len(wrong) % 4 == 1 or not wrong.isascii() or set(wrong) & set("= +"):
             with pytest.raises(ValueError, match="base64url"):
                 b64url_decode(wrong)
+
+
+def test_a_store_that_changes_its_own_list_is_published_as_it_is_now():
+    first, second = load_key(pem(rsa_key())), load_key(pem(ec_key()))
+    kept = [first, second]
+    placed = [("one", first), ("two", second)]
+
+    class Own(StaticKeyStore):
+        source = "ours"
+
+        def published(self, *, wait: bool = True) -> Published:
+            return Published(kept, kept[0], Caching())
+
+    class Static(StaticKeyStore):
+        source = "ours"
+
+        def parts(self):
+            return placed
+
+    for store, drop in ((Own(), kept.pop), (Static(), placed.pop)):
+        ring = Keyring([store])
+        assert [key["kid"] for key in ring.jwk_set()["keys"]] == [first.kid, second.kid]
+        drop()
+        assert [key["kid"] for key in ring.jwk_set()["keys"]] == [first.kid]
 
 
 def test_no_bit_of_base64url_is_ignored():

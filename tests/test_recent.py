@@ -414,3 +414,14 @@ def test_elsewhere_invalidate_holds_after_process_ttl(settings, tmp_path, later)
         later(3600)
         with pytest.raises(InactiveToken):
             clients["default"].authenticate(token)
+
+
+def test_a_python_without_blake2_knows_tokens_too() -> None:
+    program = (
+        "import sys; sys.modules['_blake2'] = None\n"
+        "from django_baikal.protocol.recent import token_key\n"
+        "print(len(token_key('T0ken')), token_key('T0ken') == token_key('T0ken'))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["32", "True"], done.stderr

@@ -278,10 +278,53 @@ def test_a_closed_transport_hangs_up_and_can_be_used_again() -> None:
         transport = RequestsTransport(ClientConfig())
         for number in (1, 2):
             transport.send(post(server.url), timeout=PATIENCE)
-            held = list(transport._pools.values())  # as by a call of another thread
             transport.close()
             server.wait_until_idle()
-            assert (len(held), server.connections) == (1, number)
+            assert server.connections == number
+
+
+def test_a_call_that_has_begun_is_not_broken_by_a_close() -> None:
+    with running(answering()) as server:
+        transport = RequestsTransport(ClientConfig())
+        url = f"{server.url}/token"
+        transport.send(post(url), timeout=PATIENCE)
+        begun = transport._pools["http", "127.0.0.1", server.port]
+        transport.close()
+        assert begun.urlopen("POST", "/token", body=b"a=b", timeout=PATIENCE).status == 200
+
+
+def test_no_more_than_ten_hosts_are_kept() -> None:
+    transport = RequestsTransport(ClientConfig())
+    for number in range(12):
+        transport._pool("https", f"host{number}.test", 443)
+    assert [host for _, host, _ in transport._pools] == [f"host{n}.test" for n in range(2, 12)]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://[2001:db8::5:443]/token", ("2001:db8::5:443", 443)),
+        ("https://[2001:db8::1]:443/token", ("2001:db8::1", 443)),
+        ("https://[2001:db8::1]:8443/token", ("2001:db8::1", 8443)),
+        ("https://[fd00::abcd]/token", ("fd00::abcd", 443)),
+        ("http://[::1]/token", ("::1", 80)),
+        ("http://[::1:9463]/token", ("::1:9463", 80)),
+        ("https://server.test/token", ("server.test", 443)),
+    ],
+)
+def test_a_request_goes_to_the_host_and_port_of_its_url(
+    url: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def resolve(host: str, port: int, **_: Any) -> Any:
+        asked.append((host, port))
+        raise OSError("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(AuthserverUnavailable):
+        send_with_requests(post(url))
+    assert asked == [address]
 
 
 @pytest.mark.parametrize("body", [b"token=s3cret-value", None], ids=["body", "no body"])

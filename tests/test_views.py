@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.test import AsyncClient, Client, override_settings
@@ -534,3 +535,9 @@ def test_the_views_work_in_an_event_loop():
     keys, metadata = asyncio.run(answers(JWKS, METADATA))
     assert (keys.status_code, metadata.status_code) == (200, 200)
     assert len(keys.json()["keys"]) == 2
+
+
+def test_a_mark_that_somebody_sets_is_there_where_no_loop_runs() -> None:
+    marked = JWKSView.as_view()
+    assert not iscoroutinefunction(marked)
+    assert iscoroutinefunction(markcoroutinefunction(marked))

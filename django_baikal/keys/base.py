@@ -126,13 +126,10 @@ class StaticKeyStore:
 
     source: str
     in_database = False
-    _said: tuple[object, Published] | None = None
+    _said: tuple[tuple[tuple[str, Part], ...], Published] | None = None
 
     def parts(self) -> Sequence[tuple[str, Part]]:
-        """Give each key, or why it is none, with its place; the one that signs before others.
-
-        Another sequence when they have changed.
-        """
+        """Give each key, or why it is none, with its place; the one that signs before others."""
         raise NotImplementedError  # pragma: no cover: each store has its own
 
     def _keys(self) -> Iterator[tuple[str, KeyMaterial]]:
@@ -154,8 +151,8 @@ class StaticKeyStore:
         """Give all keys, to be kept for ``CACHING``."""
         if not (wait or self._at_hand()):
             raise WouldWait
-        parts, said = self.parts(), self._said
-        if said is None or said[0] is not parts:
+        parts, said = tuple(self.parts()), self._said
+        if said is None or said[0] != parts:
             keys = [part for _, part in parts if isinstance(part, KeyMaterial)]
             first = next((key for key in keys if key.private_key is not None), None)
             said = self._said = parts, Published(keys, first, CACHING)
@@ -212,9 +209,10 @@ class Keyring:
         WouldWait.
         """
         each = [store.published(wait=wait) for store in self.stores]
-        said = self._published
-        if said is None or said[0] != each:
-            said = self._published = each, self._together(each)
+        # A copy of each: a store may change the list that it gives.
+        now, said = [found._replace(keys=tuple(found.keys)) for found in each], self._published
+        if said is None or said[0] != now:
+            said = self._published = now, self._together(now)
         return said[1]
 
     def _together(self, each: Sequence[Published]) -> tuple[Document, Caching]:

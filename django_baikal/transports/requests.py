@@ -31,6 +31,8 @@ from .failures import failure, timed_out
 
 #: Idle connections that are kept to one host: more threads than this are not expected.
 _POOL_SIZE = 256
+#: Hosts whose connections are kept: an authserver has one, or a few.
+_HOSTS = 10
 
 #: Everything that requests, urllib3, http.client and the socket raise for what is outside of us.
 #: ValueError: urllib3 has it for some broken chunks and host names.
@@ -187,7 +189,7 @@ class RequestsTransport:
         self._adapter = _Adapter(context, proxy_context)
         self._tls = {"ssl_context": context, "cert_reqs": context.verify_mode}
         # Not the adapter's: to find one there takes as long as to check an answer.
-        self._pools: dict[tuple[str, str, int | None], HTTPConnectionPool] = {}
+        self._pools: dict[tuple[str, str, int], HTTPConnectionPool] = {}
         warn_if_unverified(config)
 
     def send(self, request: Request, *, timeout: float) -> Response:
@@ -235,7 +237,9 @@ class RequestsTransport:
             timeout=timeout,
         )
 
-    def _pool(self, scheme: str, host: str, port: int | None) -> HTTPConnectionPool:
+    def _pool(self, scheme: str, host: str, port: int) -> HTTPConnectionPool:
+        for oldest in list(self._pools)[: 1 - _HOSTS]:
+            self._pools.pop(oldest, None)
         tls = self._tls if scheme == "https" else {}
         made = _POOLS[scheme](host, port, maxsize=_POOL_SIZE, **tls)
         return self._pools.setdefault((scheme, host, port), made)
@@ -265,9 +269,8 @@ class RequestsTransport:
     def close(self) -> None:
         """Close idle connections; the transport can still be used."""
         self._adapter.close()
-        for pool in list(self._pools.values()):
-            pool.close()
-        self._pools.clear()
+        # Not closed, but dropped: another thread may be about to take a connection.
+        self._pools = {}
 
 
 def _wire(request: Request) -> tuple[str, dict[str, str]]:
@@ -281,11 +284,13 @@ def _wire(request: Request) -> tuple[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=64)
-def _parts(url: str) -> tuple[str, str, int | None, str]:
+def _parts(url: str) -> tuple[str, str, int, str]:
     """Give scheme, host, port and the rest of a URL that ``wire`` has given."""
     parts = urlsplit(url)
     target = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
-    return parts.scheme, parts.hostname or "", parts.port, target
+    # http.client would take the end of an IPv6 address for the port that is missing.
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return parts.scheme, parts.hostname or "", port, target
 
 
 def tls_context(
