@@ -262,15 +262,14 @@ async def aauthenticate_request(
 
 def _known(request: HttpRequest, using: str, fresh: bool) -> Any:
     header, principal = getattr(request, "_baikal", {}).get(using, (None, None))
-    # A view may have made one request of another, with a token of its own.
+    # A view may have made one request of another: the copy shares all this, and has its own token.
     same = not fresh and header == request.META.get("HTTP_AUTHORIZATION")
     return principal if same else None
 
 
-def _remember(request: Any, using: str, principal: Any) -> None:
+def _remember(request: HttpRequest, using: str, principal: Any) -> None:
     found = request.META.get("HTTP_AUTHORIZATION"), principal
-    # Not into the dict that is there: a copy of the request has the same.
-    request._baikal = {**getattr(request, "_baikal", {}), using: found}
+    request.__dict__.setdefault("_baikal", {})[using] = found
 
 
 def attach(request: Any, principal: Any) -> None:
